@@ -1,0 +1,1 @@
+"""Prefect flows: when things happen. The work itself is in `hydroda.steps`."""

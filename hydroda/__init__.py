@@ -1,0 +1,3 @@
+"""Hourly streamflow forecasting by data assimilation into rainfall-runoff models."""
+
+__version__ = "0.1.0"

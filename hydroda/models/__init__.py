@@ -1,0 +1,1 @@
+"""Rainfall-runoff models; `model.py` says what every model promises."""

@@ -1,0 +1,1 @@
+"""Data sources: one function `read(start, end, catchments, **options)` in one file each."""
