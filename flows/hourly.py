@@ -1,0 +1,62 @@
+"""The hourly cycle: ingest -> run, and what was missed -> verify what can be verified."""
+
+from pathlib import Path
+
+import numpy as np
+from prefect import flow, get_run_logger, runtime, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, Failed, State
+
+from flows.ingest import fetch_all
+from hydroda import steps
+from hydroda.lock import Busy
+from hydroda.settings import Settings, load
+from hydroda.units import iso, parse_utc
+
+VERIFIED = np.timedelta64(7, "D")  # scores that follow each cycle; the nightly flow looks back further
+
+
+@task(task_run_name="run {cycle}", cache_policy=NO_CACHE)
+def run_cycle(config: str, cycle: str, force: bool) -> State:
+    """One cycle; not retried, what fails in the numerics fails again."""
+    try:
+        done = steps.run(load(Path(config)), parse_utc(cycle), force=force)
+    except Busy as busy:
+        return Completed(name="Busy", message=str(busy))
+    message = f"{cycle} {done.message} {' '.join(str(f) for f in done.files)}"
+    return (
+        Failed(message=message) if done.state == "failed" else Completed(name=done.state.capitalize(), message=message)
+    )
+
+
+@task(task_run_name="verify until {cycle}", cache_policy=NO_CACHE)
+def verify_recent(config: str, cycle: str) -> str:
+    """Scores of what was published in the last days."""
+    end = parse_utc(cycle)
+    return str(steps.verify(load(Path(config)), end - VERIFIED, end, kind="operational"))
+
+
+def cycle_of(settings: Settings, cycle: str | None) -> np.datetime64:
+    """The cycle asked for, else the one that belongs to the scheduled start: a late start does not change it."""
+    return parse_utc(cycle) if cycle else settings.cycle_at(parse_utc(str(runtime.flow_run.scheduled_start_time)))
+
+
+@flow(name="hourly", timeout_seconds=900)
+def hourly(config: str = "hydroda.toml", cycle: str | None = None, force: bool = False) -> State:
+    """Publish the forecast of a cycle and make good the missed ones before it; ends as the cycle itself ended."""
+    settings = load(Path(config))
+    target = cycle_of(settings, cycle)
+    silent = fetch_all(config, iso(target))
+    if silent:
+        get_run_logger().warning("sources without news: %s", ", ".join(silent))
+    cycles = steps.pending(settings, target)
+    for each in [*(c for c in cycles if c != target), target]:
+        ended = run_cycle(config, iso(each), force and each == target, return_state=True)
+        if ended.name == "Busy":
+            return Completed(name="Skipped", message=ended.message)
+    verified = verify_recent(config, iso(target), return_state=True)
+    if verified.is_failed():
+        get_run_logger().warning("no scores: %s", verified.message)
+    # a state of its own: Prefect would sum up a task's state as "All states completed."
+    make = Failed if ended.is_failed() else Completed
+    return make(name=ended.name, message=ended.message)
