@@ -10,12 +10,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from hydroda import catalogue
 from hydroda.catalogue import closest
 from hydroda.schema import STATION_ID
 from hydroda.toml_text import Key, append_table, line_numbers
+from hydroda.units import floor_hour
 
 TEMPLATE = (Path(__file__).parent / "template.toml").read_text(encoding="utf-8")
 NOT_SET = "not set"
@@ -131,6 +133,10 @@ class Settings(Section):
     def store(self) -> Path:
         """The folder of the store."""
         return self._file.parent / self.deployment.store
+
+    def cycle_at(self, clock: np.datetime64) -> np.datetime64:
+        """The cycle that is due at a time of the clock: the last full hour whose data had their minutes to arrive."""
+        return floor_hour(clock - np.timedelta64(self.cycle.cut_off_minutes, "m"))
 
     def catchment(self, station: str) -> Catchment:
         """The catchment with this id. Raises KeyError listing the ids there are."""
