@@ -1,0 +1,177 @@
+"""Who may import whom, read from the source: what keeps each half replaceable and the light half light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TORCH = {"window", "products", "cycle", "twin", "training", "calibration"}  # and all of filters and models
+FAMILY_TOOLS = {"recipe", "beliefs", "algebra", "noise"}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {
+    name_of(path): path.read_text(encoding="utf-8")
+    for folder in ("hydroda", "flows")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+}
+
+
+def imports(source: str, *, on_load: bool = False, known: frozenset[str] = frozenset(MODULES)) -> set[str]:
+    """Modules a source imports: anywhere, or only what is loaded with it (not in functions, not for type checkers)."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if on_load and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            return
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            base = node.module or ""
+            found.update(full if (full := f"{base}.{alias.name}") in known else base for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(source))
+    return found
+
+
+ALL = {name: imports(source) for name, source in MODULES.items()}
+LOADED = {name: imports(source, on_load=True) for name, source in MODULES.items()}
+
+
+def reached(name: str) -> set[str]:
+    """Everything that is loaded with a module."""
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for target in LOADED.get(waiting.pop(), ()):
+            if target not in seen:
+                seen.add(target)
+                waiting.append(target)
+    return seen
+
+
+def users(library: str) -> set[str]:
+    """Modules that import a library, or anything below it."""
+    return {name for name, targets in ALL.items() if any(t == library or t.startswith(f"{library}.") for t in targets)}
+
+
+def ours(name: str) -> set[str]:
+    """What a module imports of the package."""
+    return {target for target in ALL[name] if target.startswith("hydroda.")}
+
+
+def within(folder: str) -> list[str]:
+    return [name for name in MODULES if name.startswith(f"hydroda.{folder}.")]
+
+
+def test_the_reader_of_imports_sees_what_it_should():
+    source = "import a.b\nfrom c import d, e\ndef f():\n    import g\nif TYPE_CHECKING:\n    import h\n"
+    assert imports(source, known=frozenset({"c.d"})) == {"a.b", "c.d", "c", "g"}
+    assert imports(source, on_load=True, known=frozenset({"c.d"})) == {"a.b", "c.d", "c"}
+
+
+def test_prefect_is_known_to_flows_only():
+    assert users("prefect")
+    assert all(name.startswith("flows") for name in users("prefect"))
+    assert not [name for name in users("flows") if name.startswith("hydroda")]
+
+
+def test_torch_is_known_to_the_numerics_only():
+    outside = {n for n in users("torch") if not n.startswith(("hydroda.filters.", "hydroda.models."))}
+    assert outside <= {f"hydroda.{name}" for name in TORCH}
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        n
+        for n in MODULES
+        if not n.startswith(("hydroda.filters", "hydroda.models")) and n.removeprefix("hydroda.") not in TORCH
+    ),
+)
+def test_light_modules_load_no_torch(name):
+    assert not {t for t in reached(name) if t.split(".")[0] == "torch"}
+
+
+def test_netcdf_bytes_pass_one_door():
+    assert users("netCDF4") == {"hydroda.netcdf"}
+    assert not users("h5netcdf") | users("h5py")
+    for name, source in MODULES.items():
+        if name != "hydroda.netcdf":
+            called = {node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
+            assert not called & {"open_dataset", "load_dataset", "open_mfdataset", "to_netcdf"}, name
+
+
+def test_a_filter_knows_no_model_and_no_other_family():
+    for name in within("filters"):
+        targets = ours(name)
+        assert not {t for t in targets if t.startswith("hydroda.models")}, name
+        families = {t.removeprefix("hydroda.filters.") for t in targets if t.startswith("hydroda.filters.")}
+        assert families <= FAMILY_TOOLS, name
+
+
+def test_a_model_knows_no_filter_and_nothing_of_the_world():
+    for name in within("models"):
+        outside = {t for t in ours(name) if not t.startswith("hydroda.models.")}
+        assert outside <= {"hydroda.schema", "hydroda.units"}, name
+
+
+def test_a_source_knows_the_contract_only():
+    for name in within("sources"):
+        outside = {t for t in ours(name) if not t.startswith("hydroda.sources.")}
+        assert outside <= {"hydroda.schema", "hydroda.units", "hydroda.records", "hydroda.netcdf", "hydroda.files"}, (
+            name
+        )
+
+
+def test_only_steps_know_the_store_and_only_flows_and_the_command_line_know_the_steps():
+    assert {n for n, t in ALL.items() if "hydroda.steps" in t} <= {"hydroda.__main__"} | {
+        n for n in MODULES if n.startswith("flows.")
+    }
+    numerics = {*within("filters"), *within("models"), *within("sources"), *(f"hydroda.{n}" for n in TORCH)}
+    assert not {n for n in numerics & ALL.keys() if "hydroda.store" in ALL[n]}
+
+
+def test_flows_and_the_command_line_hold_no_arithmetic():
+    allowed = {f"hydroda.{n}" for n in ("steps", "settings", "units", "lock", "console")}
+    for name in MODULES:
+        if name.startswith("flows.") or name in ("hydroda.__main__", "hydroda.console"):
+            assert ours(name) <= allowed, name
+
+
+def test_packages_re_export_nothing():
+    for name in ("hydroda", "hydroda.filters", "hydroda.models", "hydroda.sources"):
+        assert not ALL[name], name
+
+
+def test_no_circles():
+    for name in MODULES:
+        assert name not in reached(name), f"{name} is loaded by something it loads"
+
+
+@pytest.mark.parametrize(
+    ("module", "without"),
+    [
+        ("hydroda", {"numpy"}),
+        ("hydroda.__main__", {"torch", "xarray", "prefect", "pydantic", "numpy"}),
+        ("hydroda.settings", {"torch", "prefect", "netCDF4"}),
+        ("hydroda.store", {"torch", "prefect"}),
+        ("hydroda.steps", {"torch", "prefect", "matplotlib"}),
+    ],
+)
+def test_loading_stays_light(module, without):
+    """The same, seen from a fresh interpreter: what libraries load of their own counts too."""
+    code = f"import sys, {module}; print(*sorted({without!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == ""
