@@ -71,18 +71,20 @@ class Provenance:
 def global_attributes(
     kind: str, cycle: np.datetime64, times: np.ndarray, stations: Mapping[str, xr.Variable], provenance: Provenance
 ) -> dict[str, str | float]:
-    """Every global attribute of a product of `kind`: hours that end at `times` (datetime64, rising), a station table."""
+    """Every global attribute of a product of `kind` with hours that end at `times` and this station table."""
     credits = asdict(provenance.credits)
     title = credits.pop("title")
     file_kind = f"{kind}-hindcast" if provenance.run_kind == "hindcast" else kind
     forced = provenance.forcing_reference_time
+    stamp = iso(cycle).replace("-", "").replace(":", "")  # 20251122T0300Z, as in the file name
+    stamp = stamp[:8] if kind == "an" else stamp
     return {
         "Conventions": "CF-1.8, ACDD-1.3",
         "featureType": "timeSeries",
         "title": TITLES[kind] if title == NOT_SET else f"{title}: {TITLES[kind]}",
         "summary": SUMMARIES[kind],
         "keywords": "streamflow, river discharge, hydrology, forecast, data assimilation",
-        "id": f"hydroda_{provenance.domain}_{file_kind}_{stamp(cycle)}",
+        "id": f"hydroda_{provenance.domain}_{file_kind}_{stamp}",
         "naming_authority": NOT_SET,
         **credits,
         "creator_type": "institution" if credits["institution"] != NOT_SET else NOT_SET,
@@ -113,11 +115,6 @@ def global_attributes(
         "hydroda_forcing_source": provenance.forcing_source,
         "hydroda_forcing_reference_time": UNKNOWN if forced is None else iso(forced),
     }
-
-
-def stamp(time: np.datetime64) -> str:
-    """`20251122T0300Z`: how times stand in file names."""
-    return iso(time).replace("-", "").replace(":", "")
 
 
 def _second(time: np.datetime64) -> str:

@@ -98,22 +98,7 @@ def read(path: Path, *, timeout: float = 20) -> xr.Dataset:
     data, vouched = _bytes(path, timeout)
     if not vouched:
         _try_in_child(path, data, timeout)
-    try:
-        with NC_LOCK, netCDF4.Dataset(path.name, memory=data) as nc:
-            nc.set_auto_maskandscale(False)
-            nc.set_auto_chartostring(False)
-            attrs = {key: nc.getncattr(key) for key in nc.ncattrs()}
-            variables = [_load(variable) for variable in nc.variables.values()]
-        promised = attrs.pop(DATA_HASH, None)
-        if promised is not None and promised != _data_hash(variables):
-            raise DamagedFile(
-                path,
-                f"its numbers do not match its own checksum (attribute {DATA_HASH}): damaged, or changed by another "
-                f"program; after an intended change remove the attribute (ncatted -h -a {DATA_HASH},global,d,,)",
-            )
-        return _decode(variables, attrs)
-    except (OSError, RuntimeError, ValueError, TypeError, IndexError, UnicodeError) as error:
-        raise DamagedFile(path, f"cannot be read as NetCDF ({error})") from error
+    return _parse(path, data)
 
 
 def sidecar_path(path: Path) -> Path:
@@ -271,6 +256,26 @@ def _try_in_child(path: Path, data: bytes, timeout: float) -> None:
         said = trial.stderr.decode(errors="replace").strip().splitlines()
         why = said[-1] if said else f"the library crashed with signal {-trial.returncode}"
         raise DamagedFile(path, f"cannot be read as NetCDF ({why})")
+
+
+def _parse(path: Path, data: bytes) -> xr.Dataset:
+    """The dataset in the bytes of a file. Raises DamagedFile."""
+    try:
+        with NC_LOCK, netCDF4.Dataset(path.name, memory=data) as nc:
+            nc.set_auto_maskandscale(False)
+            nc.set_auto_chartostring(False)
+            attrs = {key: nc.getncattr(key) for key in nc.ncattrs()}
+            variables = [_load(variable) for variable in nc.variables.values()]
+        promised = attrs.pop(DATA_HASH, None)
+        if promised is not None and promised != _data_hash(variables):
+            raise DamagedFile(
+                path,
+                f"its numbers do not match its own checksum (attribute {DATA_HASH}): damaged, or changed by another "
+                f"program; after an intended change remove the attribute (ncatted -h -a {DATA_HASH},global,d,,)",
+            )
+        return _decode(variables, attrs)
+    except (OSError, RuntimeError, ValueError, TypeError, IndexError, UnicodeError) as error:
+        raise DamagedFile(path, f"cannot be read as NetCDF ({error})") from error
 
 
 def _load(variable: Any) -> Stored:

@@ -192,7 +192,11 @@ def scores(
     for name, score in values.items():
         _expect(shape, **{name: np.asarray(score.values)})
         columns[name] = fields.quantity(
-            score.values, dims, long_name=score.long_name, units=score.units, coordinates=STATION_COORDINATES
+            np.where(np.isfinite(score.values), score.values, np.nan),
+            dims,
+            long_name=score.long_name,
+            units=score.units,
+            coordinates=STATION_COORDINATES,
         )
     attrs = global_attributes("verify", end, np.array([start + HOUR, end]), columns, provenance)
     del attrs["featureType"]  # scores are no time series
@@ -202,7 +206,7 @@ def scores(
 def merge_day(previous: xr.Dataset | None, new: xr.Dataset) -> xr.Dataset:
     """The `an` file of a day: hours and stations of both; an hour of a station is that of `new` where it has one.
 
-    Attributes are those of `new`, where and when those of both. Raises SchemaError when the hours are not of one UTC day.
+    Attributes are those of `new`, extents those of both. Raises SchemaError when the hours are not of one UTC day.
     """
     parts = [part for part in (previous, new) if part is not None]
     times = np.unique(np.concatenate([part.time.values for part in parts]))
