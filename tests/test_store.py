@@ -1,4 +1,4 @@
-"""The store: same facts, same state, whatever the order; one writer; nothing lost, nothing damaged under a final name."""
+"""The store: same facts, same state, whatever the order; one writer; nothing lost, nothing damaged that looks whole."""
 
 import os
 import random
