@@ -43,48 +43,45 @@ def replace(path: Path, data: bytes) -> None:
     Raises OSError; a full disk is named as such and leaves the old content in place.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with clean(path) as temp:
+    with clean(path, size=len(data)) as (temp,):
         put(temp, data)
         temp.replace(path)
         flush(path.parent)
 
 
 @contextlib.contextmanager
-def clean(path: Path) -> Iterator[Path]:
-    """A temporary name for `path`, removed whatever happens; a full disk becomes an OSError that says so."""
-    temp = temporary(path)
+def clean(*paths: Path, size: int) -> Iterator[list[Path]]:
+    """A temporary name for each of `paths`, removed whatever happens.
+
+    When writing about `size` bytes failed for lack of space, the error becomes an OSError that says so.
+    """
+    temps = [temporary(path) for path in paths]
     try:
-        yield temp
+        yield temps
     except (OSError, RuntimeError) as error:
-        full = _full(temp, error)
-        if full:
-            raise full_disk(path, full) from error
+        number = error.errno if isinstance(error, OSError) and error.errno in FULL else _refused(temps[0], size)
+        if number in FULL:
+            raise OSError(
+                number,
+                f"disk full: {paths[0]} was not written, an older file of that name is intact; free some space or "
+                "move the store, then repeat the run",
+            ) from error
         raise
     finally:
-        temp.unlink(missing_ok=True)
+        for temp in temps:
+            temp.unlink(missing_ok=True)
 
 
-def full_disk(path: Path, number: int) -> OSError:
-    """The error of a write that found no space, saying what is intact and what to do."""
-    return OSError(
-        number,
-        f"disk full: nothing was written to {path}, an older file of that name is intact; free some space or move the "
-        "store, then repeat the run",
-    )
+def _refused(temp: Path, size: int) -> int | None:
+    """The error number of a plain write of so many bytes, None if it works.
 
-
-def _full(temp: Path, error: Exception) -> int:
-    """The error number of a full disk, 0 when something else went wrong.
-
-    The netCDF library reports a full disk as "NetCDF: HDF error", so the operating system is asked by a plain write.
+    The netCDF library reports a full disk as "HDF error" or "Permission denied", so the operating system is asked.
     """
-    if isinstance(error, OSError) and error.errno and error.errno > 0:
-        return error.errno if error.errno in FULL else 0
     probe = temporary(temp)
     try:
-        put(probe, bytes(PROBE_BYTES))
-    except OSError as refused:
-        return refused.errno if refused.errno in FULL else 0
+        put(probe, bytes(max(size, PROBE_BYTES)))
+    except OSError as error:
+        return error.errno
     finally:
         probe.unlink(missing_ok=True)
-    return 0
+    return None

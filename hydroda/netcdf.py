@@ -65,7 +65,7 @@ def write(ds: xr.Dataset, path: Path, *, record_dim: str | None = "time", checks
     variables = [stored(ds, str(name)) for name in ds.variables]
     path.parent.mkdir(parents=True, exist_ok=True)
     sidecar = sidecar_path(path)
-    with files.clean(path) as temp, files.clean(sidecar) as temp_sidecar:
+    with files.clean(path, sidecar, size=ds.nbytes) as (temp, temp_sidecar):
         with NC_LOCK:
             _create(temp, variables, global_attrs(ds, variables), record_dim)
         digest = hashlib.sha256(temp.read_bytes()).hexdigest()
