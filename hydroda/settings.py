@@ -203,6 +203,7 @@ def load(path: Path) -> Settings:
 
 def parse(text: str, path: Path = Path("hydroda.toml")) -> Settings:
     """The settings in TOML text that stands in (or is about to be written to) `path`. Raises SettingsError."""
+    text = text.removeprefix("\ufeff")  # some editors begin a file with it
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -159,6 +159,12 @@ def test_hash_ignores_secrets_place_and_layout_but_nothing_else(kinds):
     assert len({sha(c) for c in changes}) == len(changes)
 
 
+def test_a_byte_order_mark_is_no_mistake(tmp_path):
+    (tmp_path / "h.toml").write_bytes(b"\xef\xbb\xbf" + SMALL.encode())
+    assert load(tmp_path / "h.toml").deployment.domain == "alps"
+    assert problems("\ufeff" + SMALL + "x = 1\n")[0].startswith("h.toml, line 3: deployment.x")
+
+
 def test_secrets_are_not_shown(kinds):
     assert "hush" not in repr(parse(SMALL + "[[source]]\nname='x'\nkind='any'\npassword='hush'\n"))
 
