@@ -5,7 +5,8 @@ provider's client library. So the functions are looked at, not imported:
 
 - a filter `family.name` is a public function in `hydroda/filters/<family>.py` with `system` first, returning `Filter`;
 - a model `family.name` is a public function in `hydroda/models/<family>.py` returning `Model` and needing no argument;
-- a source `kind` is a file `hydroda/sources/<kind>.py` with a function `read(start, end, catchments, *, options)`.
+- a source `kind` is a file `hydroda/sources/<kind>.py` with a function `read(start, end, catchments, *, options)`;
+  `now` is no option, it comes from the program.
 """
 
 import ast
@@ -47,6 +48,7 @@ def _choice(name: str, function: ast.FunctionDef, given: int) -> Choice:
     options = {
         a.arg: ast.unparse(a.annotation) if a.annotation else "" for a in [*positional[given:], *args.kwonlyargs]
     }
+    options.pop("now", None)
     return Choice(name, options, frozenset(without_default), args.kwarg is not None)
 
 

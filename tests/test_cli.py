@@ -96,8 +96,10 @@ def test_run_of_one_cycle_takes_that_cycle_only(did, capsys):
 
 
 def test_run_fetches_catches_up_and_makes_this_hour(did, tmp_path, monkeypatch, capsys):
-    settings = SMALL + "[[source]]\nname='a'\nkind='gauge_csv'\n[[source]]\nname='b'\nkind='gauge_csv'\n"
-    monkeypatch.setattr("hydroda.catalogue.option_problems", lambda choice, options: [])
+    settings = (
+        SMALL
+        + "[[source]]\nname='a'\nkind='csv_folder'\nfolder='in'\n[[source]]\nname='b'\nkind='csv_folder'\nfolder='in'\n"
+    )
     (tmp_path / "hydroda.toml").write_text(settings)
     monkeypatch.setattr("hydroda.units.utc_now", lambda: np.datetime64("2003-07-01T07:09:59", "ns"))
     did.ingest.side_effect = [OSError("no route to host"), Counts(received=3, new=3)]

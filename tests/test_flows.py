@@ -55,9 +55,8 @@ def ended(state: str, message: str = "") -> SimpleNamespace:
     return SimpleNamespace(state=state, files=(Path("fc.nc"),), message=message)
 
 
-def sources(tmp_path: Path, monkeypatch, *names: str) -> None:
-    monkeypatch.setattr("hydroda.catalogue.option_problems", lambda choice, options: [])
-    kinds = "".join(f"[[source]]\nname='{name}'\nkind='gauge_csv'\n" for name in names)
+def sources(tmp_path: Path, *names: str) -> None:
+    kinds = "".join(f"[[source]]\nname='{name}'\nkind='csv_folder'\nfolder='in'\n" for name in names)
     (tmp_path / "hydroda.toml").write_text(SMALL + kinds)
 
 
@@ -120,8 +119,8 @@ def test_the_cycle_follows_the_schedule_not_the_clock(monkeypatch):
     assert cycle_of(settings, "2003-07-01T06:00Z") == SIX
 
 
-def test_one_source_down_does_not_stop_the_others_or_the_cycle(did, tmp_path, monkeypatch):
-    sources(tmp_path, monkeypatch, "a", "b")
+def test_one_source_down_does_not_stop_the_others_or_the_cycle(did, tmp_path):
+    sources(tmp_path, "a", "b")
     did.ingest.side_effect = lambda settings, source: 1 / 0 if source == "a" else Counts(received=3)
     assert hourly(cycle="2003-07-01T06", return_state=True).name == "Published"
     assert [call.args[1] for call in did.ingest.call_args_list] == ["a", "b"]

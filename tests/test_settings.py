@@ -41,9 +41,11 @@ def test_template_shows_the_defaults():
     assert parse(uncommented) == settings
 
 
-def test_template_catchment_is_valid():
-    block = TEMPLATE[TEMPLATE.index("# [[catchment]]") :]
-    settings = parse(SMALL + "\n".join(line.removeprefix("# ") for line in block.splitlines()))
+def test_template_examples_are_valid():
+    blocks = TEMPLATE[TEMPLATE.index("# [[source]]") :].split("\n\n# A catchment")
+    blocks[1] = blocks[1][blocks[1].index("# [[catchment]]") :]
+    settings = parse(SMALL + re.sub("(?m)^# ", "", "\n".join(blocks)))
+    assert settings.source_options("gauges") == {"folder": Path("inbox")}
     assert settings.catchment("dornbirn").thresholds == (60.0, 100.0)
 
 
