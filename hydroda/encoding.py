@@ -104,19 +104,18 @@ def decode(variables: list[Stored], attrs: dict) -> xr.Dataset:
 def _decoded(variable: Stored, units: str) -> xr.Variable:
     """One variable in memory: text, datetime64[ns] or numbers with NaN for missing."""
     dims, values, attrs = variable.dims, variable.values, dict(variable.attrs)
-    fills = [attrs.pop(key) for key in ("_FillValue", "missing_value") if key in attrs]
+    fills = [fill for key in ("_FillValue", "missing_value") if key in attrs for fill in np.atleast_1d(attrs.pop(key))]
     if values.dtype.kind in "SO":
         attrs.pop("_Encoding", None)
         if values.dtype.kind == "S":
             width = values.shape[-1]
             values, dims = np.char.decode(values.view(f"S{width}").reshape(values.shape[:-1]), "utf-8"), dims[:-1]
         return xr.Variable(dims, values.astype(str), attrs)
-    packed = "scale_factor" in attrs or "add_offset" in attrs
-    if values.dtype.kind == "f" or packed:
-        missing = np.isin(values, np.array(fills).astype(values.dtype))
-        if packed:
-            values = values * float(attrs.pop("scale_factor", 1.0)) + float(attrs.pop("add_offset", 0.0))
-        values = np.where(missing, values.dtype.type(np.nan), values) if missing.any() else values
+    missing = np.isin(values, np.array(fills).astype(values.dtype))
+    if "scale_factor" in attrs or "add_offset" in attrs:
+        values = values * float(attrs.pop("scale_factor", 1.0)) + float(attrs.pop("add_offset", 0.0))
+    if missing.any():  # an integer that is missing is no integer
+        values = np.where(missing, np.nan, values)
     if " since " in units:
         calendar = str(attrs.pop("calendar", "standard"))
         attrs.pop("units", None)

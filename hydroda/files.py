@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-PROBE_BYTES = 1 << 20
 
 
 def temporary(path: Path) -> Path:
@@ -43,26 +42,22 @@ def replace(path: Path, data: bytes) -> None:
     Raises OSError; a full disk is named as such and leaves the old content in place.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with clean(path, size=len(data)) as (temp,):
+    with clean(path) as (temp,):
         put(temp, data)
         temp.replace(path)
         flush(path.parent)
 
 
 @contextlib.contextmanager
-def clean(*paths: Path, size: int) -> Iterator[list[Path]]:
-    """A temporary name for each of `paths`, removed whatever happens.
-
-    When writing about `size` bytes failed for lack of space, the error becomes an OSError that says so.
-    """
+def clean(*paths: Path) -> Iterator[list[Path]]:
+    """A temporary name for each of `paths`, removed whatever happens; a full disk becomes an error that says so."""
     temps = [temporary(path) for path in paths]
     try:
         yield temps
-    except (OSError, RuntimeError) as error:
-        number = error.errno if isinstance(error, OSError) and error.errno in FULL else _refused(temps[0], size)
-        if number in FULL:
+    except OSError as error:
+        if error.errno in FULL:
             raise OSError(
-                number,
+                error.errno,
                 f"disk full: {paths[0]} was not written, an older file of that name is intact; free some space or "
                 "move the store, then repeat the run",
             ) from error
@@ -70,18 +65,3 @@ def clean(*paths: Path, size: int) -> Iterator[list[Path]]:
     finally:
         for temp in temps:
             temp.unlink(missing_ok=True)
-
-
-def _refused(temp: Path, size: int) -> int | None:
-    """The error number of a plain write of so many bytes, None if it works.
-
-    The netCDF library reports a full disk as "HDF error" or "Permission denied", so the operating system is asked.
-    """
-    probe = temporary(temp)
-    try:
-        put(probe, bytes(max(size, PROBE_BYTES)))
-    except OSError as error:
-        return error.errno
-    finally:
-        probe.unlink(missing_ok=True)
-    return None

@@ -186,17 +186,15 @@ def scores(
     columns: Variables = {"forecast_period": fields.lead_time("forecast_period"), **fields.station_table(stations)}
     dims: tuple[str, ...] = ("forecast_period", "station")
     shape: tuple[int, ...] = (LEADS.size, len(stations))
+    coordinates = STATION_COORDINATES
     if methods:
-        columns["method"] = xr.Variable("method", np.array(methods), {"long_name": "forecast method"})
-        dims, shape = (*dims, "method"), (*shape, len(methods))
+        columns["method_name"] = xr.Variable("method", np.array(methods), {"long_name": "forecast method"})
+        dims, shape, coordinates = (*dims, "method"), (*shape, len(methods)), f"{coordinates} method_name"
     for name, score in values.items():
         _expect(shape, **{name: np.asarray(score.values)})
+        finite = np.where(np.isfinite(score.values), score.values, np.nan)
         columns[name] = fields.quantity(
-            np.where(np.isfinite(score.values), score.values, np.nan),
-            dims,
-            long_name=score.long_name,
-            units=score.units,
-            coordinates=STATION_COORDINATES,
+            finite, dims, long_name=score.long_name, units=score.units, coordinates=coordinates
         )
     attrs = global_attributes("verify", end, np.array([start + HOUR, end]), columns, provenance)
     del attrs["featureType"]  # scores are no time series
@@ -247,7 +245,7 @@ def _nothing(like: xr.Variable, sizes: Mapping[str, int]) -> xr.Variable:
 def _dataset(columns: Variables, attrs: Mapping[str, str | float]) -> xr.Dataset:
     """The variables in their order; what the layout calls coordinates is one."""
     ds = xr.Dataset(columns, attrs=attrs)
-    return ds.set_coords([name for name in fields.FORECAST_COORDINATES.split() if name in columns])
+    return ds.set_coords([name for name in (*fields.FORECAST_COORDINATES.split(), "method_name") if name in columns])
 
 
 def _possible(values: np.ndarray) -> np.ndarray:
