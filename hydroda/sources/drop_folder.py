@@ -1,0 +1,186 @@
+"""A folder into which somebody puts files: which are new, which are still growing, which are finished, which failed.
+
+What was read is remembered in a small file in the folder, but only after `taken`: call it when the records are in the
+store. Without it everything is read again, which is slower and changes nothing. Nothing is ever deleted: an unusable
+file goes to `failed/` with a `.why` beside it, one with a `<file>.done` marker goes to `done/` once it was taken.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from hydroda import files, records
+from hydroda.records import Gauge
+from hydroda.sources.intake import Refused
+from hydroda.units import iso, utc_now
+
+log = logging.getLogger(__name__)
+SETTLED_SECONDS = 60.0  # a file that did not change for so long is complete
+TRIES = 3  # reads of an unusable file, unchanged between them, before it is moved to failed/
+MAX_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is remembered of a file."""
+
+    size: int
+    changed: int  # ns
+    finished: bool = False  # all of it was taken
+    tries: int = 0
+    stations: tuple[str, ...] = ()
+
+
+Reader = Callable[[Path, bytes], xr.Dataset]
+
+
+def read_new(
+    folder: Path, suffixes: tuple[str, ...], content: str, gauges: Sequence[Gauge], reader: Reader, whole_lines: bool
+) -> xr.Dataset:
+    """The records of `content` ("observations", "forecasts") in all files that changed since they were taken.
+
+    `reader` makes records of a file and its bytes and raises Refused. With `whole_lines` the unfinished last line
+    of a file that is still growing waits for the next time. Raises FileNotFoundError where there is no folder.
+    """
+    if content not in ("observations", "forecasts"):
+        raise ValueError(f"content is {content!r}, expected 'observations' or 'forecasts'")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder; create it, or correct `folder` in the settings")
+    memory = _recall(folder, content)
+    stations = tuple(sorted(gauge.id for gauge in gauges))
+    parts, notes, taken = [], [], {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.name.endswith(suffixes) or not path.is_file():
+            continue
+        status = path.stat()
+        now = Seen(status.st_size, status.st_mtime_ns, stations=stations)
+        before = memory.get(path.name)
+        if before is not None and (before.size, before.changed, before.stations) != (now.size, now.changed, stations):
+            before = None
+        marked = _marker(path).exists()
+        if before is not None and before.finished and not marked:
+            continue
+        settled = marked or abs(time.time() - status.st_mtime) > SETTLED_SECONDS
+        try:
+            part, whole = _read(path, now.size, settled or not whole_lines, reader)
+        except (Refused, OSError) as error:
+            tries = (before.tries if before else 0) + settled
+            notes.append(_failed(path, str(error), tries, settled))
+            log.warning(notes[-1])
+            memory[path.name] = replace(now, tries=tries)
+            continue
+        if part.attrs["kind"] != content:
+            memory[path.name] = replace(now, finished=settled)
+            continue
+        parts.append(part)
+        finished = settled and whole and not part.attrs.get("rejected", 0)
+        taken[path.name] = replace(now, finished=finished)
+    _remember(folder, content, memory)
+    joined = records.join(parts, content)
+    return joined.assign_attrs(notes=(*joined.attrs.get("notes", ()), *notes), folder=folder, taken=taken)
+
+
+def taken(stored: xr.Dataset) -> None:
+    """To be called with the records of a drop folder when the store has them: their files need not be read again.
+
+    Records of other sources are none of its business. A folder that cannot be written costs reading again, no more.
+    """
+    if "taken" not in stored.attrs:
+        return
+    folder, content, seen = stored.attrs["folder"], stored.attrs["kind"], stored.attrs["taken"]
+    _remember(folder, content, _recall(folder, content) | seen)
+    for name, file in seen.items():
+        path = folder / name
+        if file.finished and _marker(path).exists():
+            _move(path, folder / "done")
+            _move(_marker(path), folder / "done")
+
+
+def station_of(name: str, gauges: Sequence[Gauge]) -> str | None:
+    """The id a file name says: `<id>.csv` or `<id>_….csv`; of several the longest."""
+    stem = name.split(".")[0]
+    fitting = [gauge.id for gauge in gauges if stem == gauge.id or stem.startswith(f"{gauge.id}_")]
+    return max(fitting, key=len) if fitting else None
+
+
+def _read(path: Path, size: int, complete: bool, reader: Reader) -> tuple[xr.Dataset, bool]:
+    """The records of a file and whether that was all of it."""
+    if size > MAX_BYTES:
+        raise Refused(f"{path.name}: is larger than {MAX_BYTES >> 20} MB; split it")
+    data = path.read_bytes()
+    whole = len(data) == size
+    if not complete and not path.name.endswith(".gz"):
+        end = data.rfind(b"\n") + 1
+        whole &= end == len(data)
+        data = data[:end]
+    return reader(path, data), whole
+
+
+def _marker(path: Path) -> Path:
+    return path.with_name(f"{path.name}.done")
+
+
+def _failed(path: Path, why: str, tries: int, settled: bool) -> str:
+    """Moves a file that failed often enough; the sentence for the log."""
+    if not settled:
+        return f"{why} (still changing; read again next time)"
+    if tries < TRIES:
+        return f"{why} (try {tries} of {TRIES})"
+    target = _move(path, path.parent / "failed")
+    if target is None:
+        return f"{why} (cannot be moved to failed/)"
+    target.with_name(f"{target.name}.why").write_text(
+        f"{why}\nMoved here by hydroda at {iso(utc_now())} after {tries} tries. Correct the file and put it back one "
+        "folder up.\n",
+        encoding="utf-8",
+    )
+    return f"{why} (moved to failed/{target.name})"
+
+
+def _move(path: Path, folder: Path) -> Path | None:
+    """Moves a file into a folder under a name that is free there; None if that is not allowed."""
+    try:
+        folder.mkdir(exist_ok=True)
+        target, copy = folder / path.name, 1
+        while target.exists():
+            target, copy = folder / f"{path.name}.{copy}", copy + 1
+        return path.rename(target)
+    except OSError as error:
+        log.warning("%s cannot be moved to %s: %s", path, folder, error.strerror)
+        return None
+
+
+def _memory_path(folder: Path, content: str) -> Path:
+    return folder / f".hydroda_{content}.json"
+
+
+def _recall(folder: Path, content: str) -> dict[str, Seen]:
+    """What is remembered; nothing, if that cannot be read."""
+    try:
+        entries = json.loads(_memory_path(folder, content).read_bytes())
+        return {name: Seen(**{**entry, "stations": tuple(entry["stations"])}) for name, entry in entries.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _remember(folder: Path, content: str, memory: dict[str, Seen]) -> None:
+    """Keeps what is known of the files that are still there."""
+    present = {name: asdict(seen) for name, seen in memory.items() if (folder / name).exists()}
+    text = json.dumps(present, indent=1, sort_keys=True).encode()
+    path = _memory_path(folder, content)
+    try:
+        if present if not path.exists() else path.read_bytes() != text:
+            files.replace(path, text)
+    except OSError as error:
+        log.warning("%s cannot be written (%s): its files will be read again", path, error.strerror)
+
+
+def reading_time(now: np.datetime64 | None) -> np.datetime64:
+    """The time of this reading: given (a test, a replay), or the clock."""
+    return utc_now() if now is None else now
