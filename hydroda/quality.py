@@ -76,7 +76,7 @@ def limits_from(values: np.ndarray, area_km2: float | None = None) -> Limits:
         raise ValueError("limits need some discharge or the catchment area; neither was given")
     envelope = 1e6 * (area_km2 / 1e8) ** 0.4 if area_km2 is not None else 0.0
     if not seen.size:
-        return Limits(1e-4 * envelope, 0.0, envelope, envelope, 0.7, 1.4, 2.3, 1.4, 0.002, 1e-3 * envelope, 72, 168)
+        return Limits(1e-4 * envelope, 0.0, envelope, envelope, 0.7, 1.4, 2.3, 1.4, 0.002, 1e-3 * envelope, 72.0, 168.0)
     floor = max(0.1 * float(np.median(seen)), 0.01 * float(seen.mean()), 1e-4)
     x = np.log(q + floor)
     largest = float(np.nanmax(_neighbour_free(q))) if np.isfinite(_neighbour_free(q)).any() else float(seen.max())
