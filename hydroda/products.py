@@ -211,7 +211,8 @@ def merge_day(previous: xr.Dataset | None, new: xr.Dataset) -> xr.Dataset:
     days = np.unique(times.astype("datetime64[D]"))
     if days.size > 1:
         raise SchemaError(f"an analysis file holds one UTC day, found hours of {' and '.join(map(str, days))}")
-    ids = list(dict.fromkeys(str(station) for part in reversed(parts) for station in part.station_id.values))
+    ids = dict.fromkeys(str(station) for part in reversed(parts) for station in part.station_id.values)
+    column_of = {station: i for i, station in enumerate(ids)}
     sizes = {"time": times.size, "station": len(ids)}
     columns = fields.hour_axis(times)
     for name in dict.fromkeys(str(name) for part in reversed(parts) for name in part.variables):
@@ -223,7 +224,7 @@ def merge_day(previous: xr.Dataset | None, new: xr.Dataset) -> xr.Dataset:
                 columns[name] = _nothing(held, sizes)
             places = {
                 "time": np.searchsorted(times, part.time.values),
-                "station": np.array([ids.index(str(station)) for station in part.station_id.values]),
+                "station": np.array([column_of[str(station)] for station in part.station_id.values]),
             }
             columns[name].values[np.ix_(*(places[str(dim)] for dim in held.dims))] = held.values
             columns[name].attrs = dict(held.attrs)
