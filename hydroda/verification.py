@@ -1,0 +1,314 @@
+"""Scores of archived forecasts by station and lead, beside those of the baselines, all on one common sample.
+
+An archive holds forecasts of many issue times, dims (forecast_reference_time, forecast_period, station), as hindcasts
+write them; `observed` is discharge (time, station) that passed quality control. A forecast counts at a lead only if
+the verifying observation, all its quantiles and every baseline are there: methods never compete on different hours.
+"""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scores import continuous
+
+from hydroda import __version__, correction, predictive
+from hydroda.attributes import UNKNOWN
+from hydroda.correction import BASELINES, Correction
+from hydroda.schema import quantile_name
+from hydroda.units import HOUR, iso
+
+METHODS = ("forecast", *BASELINES)
+LABELS = {
+    "forecast": "forecast",
+    "persistence": "persistence",
+    "climatology": "climatology",
+    "open_loop": "open loop",
+    "decaying_error": "open loop + decaying error",
+    "ar1_error": "open loop + AR(1)",
+    "ar1_log_error": "open loop + AR(1) of log",
+}
+FORCINGS = {
+    "observed": "as observed later (perfect foresight, not what a forecast can do)",
+    "none": "none (no rain)",
+    "archived": "weather forecasts as they were available",
+}
+SHOWN = (1, 2, 3, 6, 9, 12, 18, 24)
+BOUNDS = [quantile_name(level) for level in (0.05, 0.25, 0.75, 0.95)]
+SERIES = ("discharge", *BOUNDS, "discharge_open_loop", "observed_at_issue", "open_loop_at_issue")
+# In xarray `sel(method=…)` means something else, so methods are selected with a dict.
+DIMS = ("forecast_reference_time", "forecast_period", "station")
+SAME = ("domain", "forcing", "model", "filter")
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a score is: its unit, its meaning, its value for a perfect forecast (NaN where none is perfect)."""
+
+    units: str
+    long_name: str
+    perfect: float = np.nan
+
+
+M3S = "m3 s-1"
+BY_METHOD = {
+    "nse": Score("1", "Nash-Sutcliffe efficiency about the mean of the observations of that lead", 1.0),
+    "kge": Score("1", "Kling-Gupta efficiency as modified by Kling et al. (2012)", 1.0),
+    "rmse": Score(M3S, "root mean square error", 0.0),
+    "mae": Score(M3S, "mean absolute error", 0.0),
+    "bias": Score(M3S, "mean of forecast minus observation", 0.0),
+    "pbias": Score("percent", "bias as a share of the mean observation", 0.0),
+    "crps": Score(M3S, "continuous ranked probability score; of a single value its mean absolute error", 0.0),
+    "persistence_skill": Score("1", "1 - mean square error over that of persistence", 1.0),
+}
+OF_FORECAST = {
+    "coverage_90": Score("percent", "share of observations within the 5 and 95 percent quantiles"),
+    "coverage_50": Score("percent", "share of observations within the 25 and 75 percent quantiles"),
+    "width_90": Score(M3S, "mean distance of the 5 and 95 percent quantiles"),
+    "width_50": Score(M3S, "mean distance of the 25 and 75 percent quantiles"),
+}
+COUNTS = {
+    "n": Score("1", "number of forecasts in the common sample"),
+    "n_unobserved": Score("1", "number of forecasts left out because the verifying observation is missing"),
+    "n_incomplete": Score("1", "number of forecasts left out because they or a baseline are missing"),
+}
+
+
+def verify(archives: Iterable[xr.Dataset], observed: xr.DataArray, corrections: Mapping[str, Correction]) -> xr.Dataset:
+    """Scores (method, forecast_period, station) of all archives together; of the intervals without method.
+
+    `observed_at_issue` of an archive is what was known at issue time, `open_loop_at_issue` the open loop of the same
+    hour, `observation_age` [h] (taken as 0 where there is none) how old it was. `netcdf.write` takes the result with
+    record_dim=None. Raises ValueError when archives do not belong together or hold nothing, KeyError for a station
+    without observations or baselines.
+    """
+    archive = pool(archives)
+    stations = [str(station) for station in archive.station.values]
+    for what, known in (("observed discharge", observed.station.values.tolist()), ("fitted baselines", corrections)):
+        lacking = [station for station in stations if station not in known]
+        if lacking:
+            raise KeyError(f"no {what} for {', '.join(lacking)}, which the archive has forecasts for")
+    parts = [
+        _station(archive.sel(station=[s]), _verifying(archive, observed.sel(station=s)), corrections[s])
+        for s in stations
+    ]
+    scores = xr.concat(parts, "station")[[*BY_METHOD, *OF_FORECAST, *COUNTS]].assign_coords(station=stations)
+    first, last = archive.forecast_reference_time.values[[0, -1]]
+    for name, score in {**BY_METHOD, **OF_FORECAST, **COUNTS}.items():
+        scores[name].attrs = {"long_name": score.long_name, "units": score.units}
+    scores["method"].attrs = {"long_name": "forecast method"}
+    scores["station"].attrs = {"long_name": "station identifier", "standard_name": "platform_id"}
+    scores["forecast_period"].attrs = {
+        "long_name": "lead time",
+        "standard_name": "forecast_period",
+        "units": "hours",
+    }
+    return scores.assign_attrs(_attributes(archive.attrs, first, last, archive.sizes["forecast_reference_time"]))
+
+
+def pool(archives: Iterable[xr.Dataset]) -> xr.Dataset:
+    """All archives as one, by rising issue time; a station that one of them lacks is missing there.
+
+    Raises ValueError when there is none, an issue time repeats, or domain, forcing, model or filter differ.
+    """
+    kept, first = [], None
+    for archive in archives:
+        told = {key: str(archive.attrs.get(key, UNKNOWN)) for key in SAME}
+        first = first or told
+        for key in SAME:
+            if told[key] != first[key]:
+                raise ValueError(f"archives differ in {key}: {first[key]!r} and {told[key]!r}; verify them apart")
+        series = [*SERIES, *(["observation_age"] if "observation_age" in archive else [])]
+        kept.append(archive[series].drop_attrs(deep=False))
+    if first is None:
+        raise ValueError("no archives to verify: make hindcasts of the period first")
+    pooled = kept[0] if len(kept) == 1 else xr.concat(kept, "forecast_reference_time", join="outer")
+    pooled = pooled.sortby("forecast_reference_time").assign_attrs(first)
+    issue = pooled.indexes["forecast_reference_time"]
+    if issue.size == 0:
+        raise ValueError("the archives hold no forecasts in this period")
+    if issue.has_duplicates:
+        twice = issue[issue.duplicated()][0]
+        raise ValueError(f"the archives hold the forecast of {iso(np.datetime64(twice))} more than once")
+    return pooled
+
+
+def _verifying(archive: xr.Dataset, observed: xr.DataArray) -> xr.DataArray:
+    """Observations (F, L) of one station at the valid times of the archive; missing where there is no record."""
+    issue, lead = archive.forecast_reference_time, archive.forecast_period
+    valid = issue.values[:, None] + lead.values.astype(np.int64) * HOUR
+    place = observed.indexes["time"].get_indexer(valid.ravel()).reshape(valid.shape)
+    values = np.where(place >= 0, observed.values[place], np.nan)
+    return xr.DataArray(values, {issue.name: issue.values, lead.name: lead.values}, DIMS[:2])
+
+
+def _station(archive: xr.Dataset, observed: xr.DataArray, fitted: Correction) -> xr.Dataset:
+    """All scores of one station: archive (F, L, 1), observations (F, L)."""
+    bounds = {name: archive[name].squeeze("station", drop=True).astype(np.float64) for name in BOUNDS}
+    forecasts = _methods(archive, fitted)
+    complete = forecasts.notnull().all("method") & np.logical_and.reduce([b.notnull() for b in bounds.values()])
+    seen = observed.notnull()
+    sample = complete & seen
+    over = "forecast_reference_time"
+    counts = {"n": sample.sum(over), "n_unobserved": (~seen).sum(over), "n_incomplete": (seen & ~complete).sum(over)}
+    forecasts, observed = forecasts.where(sample), observed.where(sample)
+    bounds = {name: bound.where(sample) for name, bound in bounds.items()}
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        # An empty sample and a river that never changes have no score: NaN says so.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        values = {**_point_scores(forecasts, observed), **_interval_scores(bounds, observed)}
+        single = abs(forecasts - observed)
+        law = _crps(forecasts.sel({"method": "forecast"}, drop=True), bounds, observed)
+        values["crps"] = single.where(single["method"] != "forecast", law).mean(over)
+    scores = xr.Dataset(values)
+    scores = scores.where(np.isfinite(scores)).assign({name: count.astype(np.int32) for name, count in counts.items()})
+    return scores.transpose("method", "forecast_period").expand_dims(station=archive.station.values, axis=-1)
+
+
+def _methods(archive: xr.Dataset, fitted: Correction) -> xr.DataArray:
+    """Forecast and baselines of one station, (method, F, L)."""
+    arrays = {name: archive[name].transpose(*DIMS, missing_dims="ignore").values.astype(np.float64) for name in SERIES}
+    age = archive["observation_age"].values if "observation_age" in archive else 0.0
+    baselines = [
+        correction.apply(
+            name,
+            [fitted],
+            archive.forecast_reference_time.values,
+            archive.forecast_period.values.astype(np.int64),
+            arrays["discharge_open_loop"],
+            arrays["observed_at_issue"],
+            arrays["open_loop_at_issue"],
+            np.broadcast_to(age, arrays["observed_at_issue"].shape),
+        )
+        for name in BASELINES
+    ]
+    coords = {"method": list(METHODS), **{dim: archive[dim].values for dim in DIMS[:2]}}
+    return xr.DataArray(np.stack([arrays["discharge"], *baselines])[..., 0], coords, ("method", *DIMS[:2]))
+
+
+def _point_scores(forecasts: xr.DataArray, observed: xr.DataArray) -> dict[str, xr.DataArray]:
+    by: dict[str, Any] = {"preserve_dims": ["method", "forecast_period"]}
+    square = continuous.mse(forecasts, observed, **by)
+    return {
+        "nse": continuous.nse(forecasts, observed, **by),
+        "kge": continuous.kge(forecasts, observed, method="2012", **by),
+        "rmse": np.sqrt(square),
+        "mae": continuous.mae(forecasts, observed, **by),
+        "bias": continuous.additive_bias(forecasts, observed, **by),
+        "pbias": continuous.pbias(forecasts, observed, **by),
+        "persistence_skill": 1 - square / square.sel({"method": "persistence"}, drop=True),
+    }
+
+
+def _interval_scores(bounds: Mapping[str, xr.DataArray], observed: xr.DataArray) -> dict[str, xr.DataArray]:
+    values = {}
+    q05, q25, q75, q95 = (bounds[name] for name in BOUNDS)
+    for share, low, high in (("90", q05, q95), ("50", q25, q75)):
+        inside = ((low <= observed) & (observed <= high)).where(observed.notnull())
+        values[f"coverage_{share}"] = 100 * inside.mean("forecast_reference_time")
+        values[f"width_{share}"] = (high - low).mean("forecast_reference_time")
+    return values
+
+
+def _crps(median: xr.DataArray, bounds: Mapping[str, xr.DataArray], observed: xr.DataArray) -> xr.DataArray:
+    """Of the log-normal law with these quantiles; a law without spread is a single value."""
+    spread = predictive.spread_between(bounds[BOUNDS[0]], bounds[BOUNDS[-1]], 0.05, 0.95)
+    return xr.where(spread > 0, predictive.crps(median, spread, observed), np.abs(median - observed))
+
+
+def _attributes(told: Mapping[str, str], first: np.datetime64, last: np.datetime64, count: int) -> dict[str, Any]:
+    return {
+        "Conventions": "CF-1.8",
+        "title": "scores of hourly streamflow forecasts by lead time",
+        "institution": "not set",
+        "source": f"hydroda {__version__}, model {told['model']}, filter {told['filter']}",
+        "history": f"forecasts issued {iso(first)} to {iso(last)} scored by hydroda {__version__}",
+        "references": "Kling et al. (2012) J. Hydrol. 424, 264; Baran and Lerch (2015) QJRMS 141, 2289",
+        "comment": "All methods are scored on the forecasts for which all of them and the observation are there.",
+        **{f"hydroda_{key}": value for key, value in told.items()},
+        "hydroda_first_issue": iso(first),
+        "hydroda_last_issue": iso(last),
+        "hydroda_issue_times": count,
+    }
+
+
+def summary_json(scores: xr.Dataset) -> dict[str, Any]:
+    """The scores as plain lists by lead for programs: stations → methods → score; null is "no score"."""
+
+    def column(values: xr.DataArray) -> list[float | None]:
+        return [None if np.isnan(value) else float(f"{value:.6g}") for value in values.values]
+
+    def station(of: xr.Dataset) -> dict[str, Any]:
+        own = {name: column(of[name]) for name in OF_FORECAST} | {name: of[name].values.tolist() for name in COUNTS}
+        methods = {
+            str(method): {name: column(of[name].sel({"method": method})) for name in BY_METHOD}
+            for method in of.method.values
+        }
+        return {**own, "methods": methods}
+
+    return {
+        **{key.removeprefix("hydroda_"): value for key, value in scores.attrs.items() if key.startswith("hydroda_")},
+        "units": {name: score.units for name, score in (BY_METHOD | OF_FORECAST).items()},
+        "leads": scores.forecast_period.values.tolist(),
+        "stations": {str(s): station(scores.sel(station=s)) for s in scores.station.values},
+    }
+
+
+def best(scores: xr.DataArray) -> xr.DataArray:
+    """True where a method has the best value of this score at a lead and station."""
+    distance = abs(scores - BY_METHOD[str(scores.name)].perfect)
+    return distance == distance.min("method")
+
+
+def sample(scores: xr.Dataset, station: str) -> str:
+    """How many forecasts of a station the scores rest on, and why not on all."""
+    of = scores.sel(station=station)
+    low, high = int(of.n.min()), int(of.n.max())
+    number = f"{low}" if low == high else f"{low} to {high}"
+    unobserved, incomplete = int(of.n_unobserved.max()), int(of.n_incomplete.max())
+    return (
+        f"{number} of {scores.attrs['hydroda_issue_times']} forecasts per lead; left out for want of an "
+        f"observation: {unobserved}, of a forecast or baseline: {incomplete} at most"
+    )
+
+
+def table(scores: xr.Dataset, score: str = "nse", all_leads: bool = False) -> str:
+    """One score for a terminal: a block for each station, methods in rows, leads in columns, the best marked.
+
+    Raises KeyError for a score that there is not.
+    """
+    if score not in BY_METHOD:
+        raise KeyError(f"there is no score {score!r} by method; there are {', '.join(BY_METHOD)}")
+    leads = scores.forecast_period.values[np.isin(scores.forecast_period.values, SHOWN) | all_leads]
+    digits = {"1": 3, "percent": 1}.get(BY_METHOD[score].units)
+    lines = [
+        f"{BY_METHOD[score].long_name} [{BY_METHOD[score].units}]".removesuffix(" [1]"),
+        f"{scores.attrs['source']}; issued {scores.attrs['hydroda_first_issue']} to "
+        f"{scores.attrs['hydroda_last_issue']}",
+        f"weather of the lead hours: {FORCINGS.get(scores.attrs['hydroda_forcing'], scores.attrs['hydroda_forcing'])}",
+        "* best at that lead",
+    ]
+    for station in scores.station.values:
+        of = scores.sel(station=station, forecast_period=leads)
+        lines += ["", str(station), sample(scores, station), f"{'lead [h]':26}" + "".join(f"{h:>8}" for h in leads)]
+        marked = best(of[score])
+        for method in METHODS:
+            values, marks = of[score].sel({"method": method}).values, marked.sel({"method": method}).values
+            cells = (_number(v, digits) + ("*" if mark else " ") for v, mark in zip(values, marks, strict=True))
+            lines.append(f"{LABELS[method]:26}" + "".join(f"{cell:>8}" for cell in cells))
+        inside = "".join(f"{_number(v, 0) + ' ':>8}" for v in of.coverage_90.values)
+        lines.append(f"{'% inside the 90 % interval':26}{inside}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _number(value: float, digits: int | None) -> str:
+    """With so many decimals, else three digits, in about six characters; a dash where there is none."""
+    if np.isnan(value):
+        return "-"
+    if digits is None:
+        digits = int(np.clip(2 - np.floor(np.log10(abs(value))), 0, 4)) if value else 2
+    text = f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before nothing
+    return text if len(text) <= 6 else f"{value:.3g}"
