@@ -1,0 +1,100 @@
+"""`make demo`: the real hourly flow on the bundled data, hours before a flood, in a folder of its own.
+
+Nothing outside that folder is touched: Prefect gets a home in it, a temporary server, and no settings of the user's.
+Run again, it goes on from what is there.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from flows import PREFECT_SETTINGS
+from hydroda import netcdf, steps
+from hydroda.console import progress
+from hydroda.settings import Settings, load
+from hydroda.store import Store
+from hydroda.units import HOUR, iso
+
+DATA = Path(__file__).parent.parent / "data"
+# id, area, latitude, longitude, elevation, name, and what a person would add to the settings by hand
+CATCHMENTS = (
+    ("alder", 85.0, 47.1, 9.6, 120.0, "Alder Brook (made up)", "pet_mm_per_year = 520.0\nthresholds = [25.0, 50.0]\n"),
+    ("fell", 310.0, 46.9, 10.1, 640.0, "Fell Water (made up)", "pet_mm_per_year = 410.0\nthresholds = [90.0, 160.0]\n"),
+)
+CALIBRATION = np.datetime64("2023-01-01T00", "ns"), np.datetime64("2024-08-31T23", "ns")
+LAST = np.datetime64("2024-11-01T15", "ns")
+CYCLES = (LAST - 2 * HOUR, LAST - HOUR, LAST)
+SOURCE = '\n[[source]]\nname = "weather"\nkind = "netcdf_folder"\nfolder = "weather"\ncontent = "forecasts"\n'
+
+
+def own_prefect(home: Path) -> None:
+    """Before Prefect is imported: a home here, no server or profile of the user's."""
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        del os.environ[name]
+    os.environ.update(PREFECT_SETTINGS, PREFECT_HOME=str(home.resolve()), NO_PROXY="127.0.0.1,localhost")
+
+
+def prepare(folder: Path) -> Settings:
+    """Settings, two years of gauge data, archived weather forecasts, and parameters; only what is not there yet."""
+    config = folder / "hydroda.toml"
+    if not config.exists():
+        steps.init(folder)
+        text = config.read_text(encoding="utf-8").replace('domain = "local"', 'domain = "demo"')
+        config.write_text(text + SOURCE, encoding="utf-8")
+    (folder / "weather").mkdir(exist_ok=True)
+    for file in DATA.glob("weather_forecasts.nc*"):
+        if not (folder / "weather" / file.name).exists():
+            shutil.copy(file, folder / "weather")
+    for station, area, lat, lon, elevation, name, by_hand in CATCHMENTS:
+        if station not in {catchment.id for catchment in load(config).catchments}:
+            csv = DATA / f"{station}_hourly.csv.gz"
+            steps.add_catchment(config, station, csv, area, lat=lat, lon=lon, elevation=elevation, name=name)
+            with config.open("a", encoding="utf-8") as file:
+                file.write(by_hand)
+    settings = load(config)
+    store = Store(settings.store, settings.deployment.domain)
+    new = [c.id for c in settings.catchments if store.read_parameters(c.id) is None]
+    if new:
+        print(f"calibrating {', '.join(new)} on {iso(CALIBRATION[0])} to {iso(CALIBRATION[1])}")
+        with progress("calibrate") as report:
+            results = steps.calibrate(settings, new, *CALIBRATION, progress=report)
+        for result in results:
+            print(result.summary)
+    return settings
+
+
+def show(settings: Settings) -> None:
+    """The last forecast as a table, and where it is."""
+    path = Store(settings.store, settings.deployment.domain).product_path("fc", LAST)
+    forecast = netcdf.read(path)
+    leads = [1, 3, 6, 12, 24]
+    print(f"\ndischarge [m3/s] forecast at {iso(LAST)}, best estimate and 90 % interval")
+    print("".join(["          ", *(f"{f'+{lead} h':>20}" for lead in leads)]))
+    for i, station in enumerate(forecast["station_id"].values):
+        best, low, high = (forecast[f"discharge{q}"].values[[h - 1 for h in leads], i] for q in ("", "_q05", "_q95"))
+        cells = (f"{b:.1f} ({a:.1f} - {c:.1f})" for b, a, c in zip(best, low, high, strict=True))
+        print("".join([f"{station:10}", *(f"{cell:>20}" for cell in cells)]))
+    print(f"\nforecast  {path}\npage      {steps.report(settings)}")
+    print(f"go on     cd {settings.file.parent} && ../{Path(sys.executable).parent.name}/hydroda --help")
+
+
+def main(folder: Path = Path("demo")) -> int:
+    """Prepare, run the flow for the cycles, show; 1 if the last cycle was not published."""
+    own_prefect(folder / ".prefect")
+    from flows.hourly import hourly  # imports Prefect
+
+    settings = prepare(folder)
+    for cycle in CYCLES:
+        state = hourly(str(settings.file), iso(cycle), return_state=True)
+    if state.is_failed():
+        print(f"not published: {state.message}", file=sys.stderr)
+        return 1
+    show(settings)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
