@@ -9,9 +9,9 @@ LATENT_HEAT = 2.45  # MJ per kg, that is per mm over a square metre
 
 
 def radiation(times: np.ndarray, latitude: float, longitude: float = 0.0) -> np.ndarray:
-    """Extraterrestrial radiation [MJ m⁻² h⁻¹] of the hours ending at `times` (T,), FAO-56 eqs 28–33 (Allen et al. 1998).
+    """Extraterrestrial radiation [MJ m⁻² h⁻¹] of the hours ending at `times` (T,).
 
-    The equation of time is left out (at most a quarter of an hour).
+    FAO-56, eqs 28–33 (Allen et al. 1998). The equation of time is left out (at most a quarter of an hour).
     """
     day = (times - times.astype("datetime64[Y]")).astype("timedelta64[h]").astype(float) / 24.0
     distance = 1.0 + 0.033 * np.cos(2 * np.pi * day / 365.0)
@@ -51,9 +51,9 @@ def climatological(
 
 
 def oudin(times: np.ndarray, temperature: np.ndarray, latitude: float, longitude: float | None = None) -> np.ndarray:
-    """Potential evapotranspiration [mm/h] from the mean temperature of the past 24 h (Oudin et al. 2005, J. Hydrol. 303).
+    """Potential evapotranspiration [mm/h] from the mean temperature of the past 24 h.
 
-    pet = radiation / latent heat · (T + 5) / 100 where T > −5 °C, the daily sum spread over the day as the radiation.
+    Oudin et al. (2005, J. Hydrol. 303): pet = radiation / latent heat · (T + 5) / 100 where T > −5 °C, the daily sum spread over the day as the radiation.
     `temperature` (T,) [°C]; NaN where fewer than 12 of the 24 hours are there.
     """
     known = np.isfinite(temperature)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hydroda.models.inputs import corrected, degree_day
-from hydroda.models.model import Fluxes, Model, Parameter, State
+from hydroda.models.model import Components, Fluxes, Model, Parameter, State
 from hydroda.models.routing import nash
 
 AREA_ZWALM = 114.3  # km², the catchment of the paper
@@ -43,14 +43,14 @@ def pauwels2013(hours: float = 24.0, *, capped: bool = False) -> Model:
     so that a filter may propose any state. The discharge of a state is the outflow that leaves from it.
     """
 
-    def outflow(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-        rate1, rate2, capacity2, psi = p[..., 6], p[..., 7], p[..., 8], p[..., 9]
-        return rate1 * x[..., 1], rate2 * (x[..., 2].clamp(min=0.0) / capacity2) ** psi  # eqs 30, 27
+    def outflow(x: Components, p: Components) -> tuple[Tensor, Tensor]:
+        rate1, rate2, capacity2, psi = p[6:]
+        return rate1 * x[1], rate2 * (x[2].clamp(min=0.0) / capacity2) ** psi  # eqs 30, 27
 
-    def advance(x: Tensor, u: Tensor, p: Tensor) -> tuple[Tensor, Fluxes]:
-        lam, capacity, b, pe, beta, alpha = p[..., :6].unbind(-1)
-        rain, pet = u[..., 0], u[..., 1]
-        s = x[..., 0] / capacity
+    def advance(x: Components, u: Components, p: Components) -> tuple[tuple[Tensor, ...], Fluxes]:
+        lam, capacity, b, pe, beta, alpha = p[:6]
+        rain, pet = u
+        s = x[0] / capacity
         evaporation = s * pet / lam  # eq. 22
         infiltration = (1.0 - s).clamp(min=0.0) ** b * rain  # eq. 23
         excess = rain - infiltration  # eq. 24
@@ -59,16 +59,16 @@ def pauwels2013(hours: float = 24.0, *, capped: bool = False) -> Model:
         slow, fast = outflow(x, p)
         change = (infiltration - evaporation - percolation, excess - to_fast - slow + percolation, to_fast - fast)
         fluxes = Fluxes(hours * rain, hours * evaporation, hours * (slow + fast))
-        return x + hours * torch.stack(change, -1), fluxes
+        return tuple(content + hours * c for content, c in zip(x, change, strict=True)), fluxes
 
-    def discharge(x: Tensor, p: Tensor) -> Tensor:
+    def runoff(x: Components, p: Components) -> Tensor:
         slow, fast = outflow(x, p)
-        return (slow + fast).unsqueeze(-1)  # eq. 31
+        return slow + fast  # eq. 31
 
-    def initial(p: Tensor) -> Tensor:
-        return torch.stack((0.5 * p[..., 1], torch.full_like(p[..., 1], 10.0), 0.1 * p[..., 8]), -1)
+    def initial(p: Components) -> tuple[Tensor, ...]:
+        return 0.5 * p[1], torch.full_like(p[1], 10.0), 0.1 * p[8]
 
-    return Model("hbv.pauwels2013", STORES, _PAUWELS, ("precipitation", "pet"), advance, discharge, initial)
+    return Model("hbv.pauwels2013", STORES, _PAUWELS, ("precipitation", "pet"), advance, runoff, initial)
 
 
 _STORES = (
@@ -96,14 +96,14 @@ def stores() -> Model:
     state is what drains from it in an hour without rain.
     """
 
-    def drained(slow: Tensor, fast: Tensor, k1: Tensor, k2: Tensor, psi: Tensor) -> tuple[Tensor, Tensor]:
+    def kept(slow: Tensor, fast: Tensor, k1: Tensor, k2: Tensor, psi: Tensor) -> tuple[Tensor, Tensor]:
         rate = k2 * (fast / FAST_REFERENCE).clamp(min=TINY) ** (psi - 1.0)  # eq. 27
-        return slow * -torch.expm1(-k1), fast * -torch.expm1(-rate)
+        return slow * torch.exp(-k1), fast * torch.exp(-rate)
 
-    def advance(x: Tensor, u: Tensor, p: Tensor) -> tuple[Tensor, Fluxes]:
-        capacity, b, lam, pe, beta, alpha, k1, k2, psi = p.unbind(-1)
-        rain, pet = u[..., 0], u[..., 1]
-        soil, slow, fast = x.clamp(min=0.0).unbind(-1)
+    def advance(x: Components, u: Components, p: Components) -> tuple[tuple[Tensor, ...], Fluxes]:
+        capacity, b, lam, pe, beta, alpha, k1, k2, psi = p
+        rain, pet = u
+        soil, slow, fast = (content.clamp(min=0.0) for content in x)
         soil = torch.minimum(soil, capacity)
         space = capacity - soil
         infiltration = torch.minimum((space / capacity).clamp(min=TINY) ** b * rain, space)  # eq. 23
@@ -116,18 +116,19 @@ def stores() -> Model:
         to_fast = (alpha * filling).clamp(max=1.0) * excess  # eq. 29
         slow = slow + (excess - to_fast) + percolation
         fast = fast + to_fast
-        from_slow, from_fast = drained(slow, fast, k1, k2, psi)
-        new = torch.stack((soil - percolation, slow - from_slow, fast - from_fast), -1)
-        return new, Fluxes(rain, evaporation, from_slow + from_fast)
+        slow_kept, fast_kept = kept(slow, fast, k1, k2, psi)
+        fluxes = Fluxes(rain, evaporation, (slow - slow_kept) + (fast - fast_kept))
+        return (soil - percolation, slow_kept, fast_kept), fluxes
 
-    def discharge(x: Tensor, p: Tensor) -> Tensor:
-        slow, fast = drained(x[..., 1].clamp(min=0.0), x[..., 2].clamp(min=0.0), p[..., 6], p[..., 7], p[..., 8])
-        return (slow + fast).unsqueeze(-1)
+    def runoff(x: Components, p: Components) -> Tensor:
+        slow, fast = x[1].clamp(min=0.0), x[2].clamp(min=0.0)
+        slow_kept, fast_kept = kept(slow, fast, *p[6:])
+        return (slow - slow_kept) + (fast - fast_kept)
 
-    def initial(p: Tensor) -> Tensor:
-        return torch.stack((0.5 * p[..., 0], 0.05 * p[..., 0], torch.ones_like(p[..., 0])), -1)
+    def initial(p: Components) -> tuple[Tensor, ...]:
+        return 0.5 * p[0], 0.05 * p[0], torch.ones_like(p[0])
 
-    return Model("hbv.stores", STORES, _STORES, ("precipitation", "pet"), advance, discharge, initial)
+    return Model("hbv.stores", STORES, _STORES, ("precipitation", "pet"), advance, runoff, initial)
 
 
 def hourly(*, temperature: bool = False) -> Model:

@@ -6,7 +6,7 @@ Each function takes a model and returns one; the state and the parameters it add
 import torch
 from torch import Tensor
 
-from hydroda.models.model import Fluxes, Model, Parameter, State
+from hydroda.models.model import Components, Fluxes, Model, Parameter, State
 
 MIXED_RANGE = 1.0  # °C either side of the threshold over which snow turns to rain
 LARGEST_LOG_ERROR = 0.7  # the assimilated rain error never halves or doubles rain
@@ -20,20 +20,18 @@ def degree_day(model: Model) -> Model:
     """
     n, m, k = len(model.states), len(model.parameters), len(model.forcings)
 
-    def advance(x: Tensor, u: Tensor, p: Tensor) -> tuple[Tensor, Fluxes]:
-        threshold, factor = p[..., m], p[..., m + 1]
-        precipitation, warmth = u[..., 0], u[..., k] - threshold
+    def advance(x: Components, u: Components, p: Components) -> tuple[tuple[Tensor, ...], Fluxes]:
+        threshold, factor = p[m:]
+        precipitation, warmth = u[0], u[k] - threshold
         rain = precipitation * ((warmth + MIXED_RANGE) / (2 * MIXED_RANGE)).clamp(0.0, 1.0)
-        pack = x[..., n].clamp(min=0.0) + (precipitation - rain)
+        pack = x[n].clamp(min=0.0) + (precipitation - rain)
         melt = torch.minimum(factor * warmth.clamp(min=0.0), pack)
-        liquid = (rain + melt).unsqueeze(-1)
-        rest = u[..., 1:k].expand(*liquid.shape[:-1], k - 1)
-        inner, fluxes = model.advance(x[..., :n], torch.cat((liquid, rest), -1), p[..., :m])
-        return torch.cat((inner, (pack - melt).unsqueeze(-1)), -1), fluxes._replace(inflow=precipitation)
+        inner, fluxes = model.advance(x[:n], (rain + melt, *u[1:k]), p[:m])
+        return (*inner, pack - melt), fluxes._replace(inflow=precipitation)
 
-    def initial(p: Tensor) -> Tensor:
-        inner = model.initial(p[..., :m])
-        return torch.cat((inner, torch.zeros_like(inner[..., :1])), -1)
+    def initial(p: Components) -> tuple[Tensor, ...]:
+        inner = model.initial(p[:m])
+        return (*inner, torch.zeros_like(inner[0]))
 
     return Model(
         f"{model.name}+snow",
@@ -45,7 +43,7 @@ def degree_day(model: Model) -> Model:
         ),
         (*model.forcings, "temperature"),
         advance,
-        lambda x, p: model.discharge(x[..., :n], p[..., :m]),
+        lambda x, p: model.runoff(x[:n], p[:m]),
         initial,
     )
 
@@ -59,19 +57,16 @@ def corrected(model: Model) -> Model:
     """
     n, m = len(model.states), len(model.parameters)
 
-    def advance(x: Tensor, u: Tensor, p: Tensor) -> tuple[Tensor, Fluxes]:
-        error = x[..., n : n + 1]
-        factor = p[..., m : m + 1] * torch.exp(error.clamp(-LARGEST_LOG_ERROR, LARGEST_LOG_ERROR))
-        rain, pet = u[..., :1] * factor, u[..., 1:2] * p[..., m + 1 : m + 2]
-        rest = u[..., 2:]
-        shape = rain.shape[:-1]
-        inputs = torch.cat((rain, pet.expand(*shape, 1), rest.expand(*shape, rest.shape[-1])), -1)
-        inner, fluxes = model.advance(x[..., :n], inputs, p[..., :m])
-        return torch.cat((inner, error * torch.exp(-1.0 / p[..., m + 2 : m + 3])), -1), fluxes
+    def advance(x: Components, u: Components, p: Components) -> tuple[tuple[Tensor, ...], Fluxes]:
+        factor, pet_factor, memory = p[m:]
+        error = x[n]
+        rain = u[0] * (factor * torch.exp(error.clamp(-LARGEST_LOG_ERROR, LARGEST_LOG_ERROR)))
+        inner, fluxes = model.advance(x[:n], (rain, u[1] * pet_factor, *u[2:]), p[:m])
+        return (*inner, error * torch.exp(-1.0 / memory)), fluxes
 
-    def initial(p: Tensor) -> Tensor:
-        inner = model.initial(p[..., :m])
-        return torch.cat((inner, torch.zeros_like(inner[..., :1])), -1)
+    def initial(p: Components) -> tuple[Tensor, ...]:
+        inner = model.initial(p[:m])
+        return (*inner, torch.zeros_like(inner[0]))
 
     return Model(
         f"{model.name}+corrected",
@@ -84,6 +79,6 @@ def corrected(model: Model) -> Model:
         ),
         model.forcings,
         advance,
-        lambda x, p: model.discharge(x[..., :n], p[..., :m]),
+        lambda x, p: model.runoff(x[:n], p[:m]),
         initial,
     )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hydroda.models.model import Fluxes, Model, Parameter, State
+from hydroda.models.model import Components, Fluxes, Model, Parameter, State
 
 
 def reservoirs(count: int = 2) -> Model:
@@ -14,11 +14,11 @@ def reservoirs(count: int = 2) -> Model:
     recedes as (1 − κ)^k.
     """
 
-    def advance(x: Tensor, u: Tensor, p: Tensor) -> tuple[Tensor, Fluxes]:
-        out = p * x
-        rain = (u[..., :1]).expand(*x.shape[:-1], 1)
-        into = torch.cat((rain, out[..., :-1]), -1)
-        return x + into - out, Fluxes(rain[..., 0], torch.zeros_like(rain[..., 0]), out[..., -1])
+    def advance(x: Components, u: Components, p: Components) -> tuple[tuple[Tensor, ...], Fluxes]:
+        out = [rate * content for rate, content in zip(p, x, strict=True)]
+        into = (u[0], *out[:-1])
+        new = tuple(content + gain - loss for content, gain, loss in zip(x, into, out, strict=True))
+        return new, Fluxes(u[0], torch.zeros_like(u[0]), out[-1])
 
     return Model(
         "linear.reservoirs",
@@ -26,6 +26,6 @@ def reservoirs(count: int = 2) -> Model:
         tuple(Parameter(f"rate_{i + 1}", "h-1", f"κ{i + 1}", 1e-4, 1.0, 0.1, log=True) for i in range(count)),
         ("precipitation",),
         advance,
-        lambda x, p: (p * x)[..., -1:],
-        lambda p: torch.ones_like(p),
+        lambda x, p: p[-1] * x[-1],
+        lambda p: tuple(torch.ones_like(rate) for rate in p),
     )

