@@ -1,0 +1,61 @@
+"""Kalman and extended Kalman filter: covariances carried by derivatives."""
+
+import torch
+from torch import Tensor
+
+from hydroda.filters.algebra import jacobian, joseph, symmetric, transposed
+from hydroda.filters.beliefs import Belief, Gaussian
+from hydroda.filters.noise import Noise
+from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble, kalman_gain
+
+LINEAR = 1e-9  # relative departure from the tangent that rounding alone may cause
+
+
+def extended(system: System) -> Filter:
+    """Extended Kalman filter (Drécourt 2003, §4.1), the derivative of the model taken where its step began."""
+    return assemble(system, _recipe(system))
+
+
+def kalman(system: System) -> Filter:
+    """Kalman filter (Kalman 1960; Drécourt 2003, eqs 3.7–3.12) of a linear system.
+
+    Its matrices are the derivatives of the system, so it needs no other description of it. Raises ValueError in the
+    first hour that shows the system is not linear.
+    """
+    recipe = _recipe(system)
+
+    def forecast(belief: Belief, hour: Hour) -> Belief:
+        moved = recipe.forecast(belief, hour)
+        origin = torch.zeros_like(belief.mean)
+        slope = jacobian(lambda x: system.move(x, hour.forcing), origin, origin.shape[-1])
+        tangent = system.move(origin, hour.forcing) + belief.mean @ transposed(slope)
+        if ((tangent - moved.mean).abs() > LINEAR * (1.0 + moved.mean.abs())).any():
+            raise ValueError("linear.kalman needs a linear model, this one is not; take linear.extended or sigma.ukf")
+        return moved
+
+    return assemble(system, Recipe(recipe.init, forecast, recipe.observe, recipe.gain, recipe.correct))
+
+
+def _recipe(system: System) -> Recipe:
+    def init(mean: Tensor, cov: Tensor, noise: Noise) -> Gaussian:
+        return Gaussian(mean, cov)
+
+    def forecast(belief: Belief, hour: Hour) -> Gaussian:
+        mean = system.move(belief.mean, hour.forcing)
+        # F at the previous analysis
+        slope = jacobian(lambda x: system.move(x, hour.forcing), belief.mean, mean.shape[-1])
+        error = system.model_error(mean)
+        return Gaussian(mean, symmetric(slope @ belief.cov @ transposed(slope)) + error @ transposed(error))
+
+    def observe(belief: Belief) -> Predicted:
+        mean = system.see(belief.mean)[:, 0]
+        h = jacobian(system.see, belief.mean, mean.shape[-1])
+        cross = belief.cov @ transposed(h)
+        return Predicted(mean, cross, symmetric(h @ cross))
+
+    def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Belief:
+        shift = (update.gain @ update.innovation.unsqueeze(-1)).transpose(-1, -2)
+        cov = joseph(belief.cov, update.gain, predicted.cross, update.innovation_cov)
+        return Gaussian(belief.mean + shift, cov)
+
+    return Recipe(init, forecast, observe, kalman_gain, correct)

@@ -1,0 +1,152 @@
+"""Three nouns and four verbs: what every filter is made of, and the one place where observations may be missing.
+
+A `System` is what a filter is told about the world, a belief (see `beliefs`) what it knows, an `Hour` what arrives. A
+`Recipe` says how to *forecast*, *observe*, *gain* and *correct*; `assemble` makes the filter of it. Axes are
+(catchment, point, component); matrices (catchment, n, n).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hydroda.filters.algebra import divided, log_density
+from hydroda.filters.beliefs import Belief, chosen
+from hydroda.filters.noise import Noise
+
+
+@dataclass(frozen=True)
+class System:
+    """The world as a filter sees it: pure functions, parameters bound inside.
+
+    `move(points, forcing)` (c, k, n) → (c, k, n) over one hour, `see(points)` → (c, k, q); `model_error(mean)` gives a
+    root (c, n, j) of the covariance that an hour adds for a state (c, 1, n), `observation_error(observation)` the
+    covariance R (c, q, q) of an observation (c, q), since gauge errors grow with flow.
+    """
+
+    move: Callable[[Tensor, Tensor], Tensor]
+    see: Callable[[Tensor], Tensor]
+    model_error: Callable[[Tensor], Tensor]
+    observation_error: Callable[[Tensor], Tensor]
+
+
+class Hour(NamedTuple):
+    """What arrives in one time step.
+
+    Forcing (c, 1, m), observation (c, q) with NaN where missing, the random numbers of the hour, and how much the
+    observation is doubted (c, q): a factor on its error variance, one where nothing speaks against it.
+    """
+
+    forcing: Tensor
+    observation: Tensor
+    noise: Noise
+    doubt: Tensor | None = None
+
+
+class Predicted(NamedTuple):
+    """What a belief expects to be observed.
+
+    Mean (c, q), cov(x, y) (c, n, q), cov(y) (c, q, q) without the observation error, and a root (c, q, k) of it if the
+    belief has one.
+    """
+
+    mean: Tensor
+    cross: Tensor
+    cov: Tensor
+    root: Tensor | None = None
+
+
+class Update(NamedTuple):
+    """What an observation did: to be looked at, and dropped.
+
+    Innovation d (c, q), zero where nothing was observed; the covariance S = cov(y) + R (c, q, q) it should have; gain
+    (c, n, q); log-likelihood of what was seen (c,); and the prediction it is the correction of.
+    """
+
+    innovation: Tensor
+    innovation_cov: Tensor
+    gain: Tensor
+    log_likelihood: Tensor
+    seen: Tensor
+    predicted: Predicted
+    observation_cov: Tensor
+
+    @property
+    def nis(self) -> Tensor:
+        """Normalised innovation squared dᵀ S⁻¹ d (c,), of mean q in a consistent filter; NaN when nothing was seen."""
+        d = self.innovation.unsqueeze(-2)
+        square = (divided(d, self.innovation_cov) * d).sum((-2, -1))
+        return torch.where(self.seen.any(-1), square, torch.nan)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The four verbs, and how a belief begins.
+
+    init(mean (c, 1, n), cov (c, n, n), noise) → belief
+    forecast(belief, hour) → belief
+    observe(belief) → Predicted
+    gain(belief, predicted, innovation, R) → K (c, n, q)
+    correct(belief, predicted, update, R, hour) → belief
+    """
+
+    init: Callable[[Tensor, Tensor, Noise], Belief]
+    forecast: Callable[[Belief, Hour], Belief]
+    observe: Callable[[Belief], Predicted]
+    gain: Callable[[Belief, Predicted, Tensor, Tensor], Tensor]
+    correct: Callable[[Belief, Predicted, Update, Tensor, Hour], Belief]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """`step(belief, hour)` → (belief, update) carries the belief over one hour; its first half can be had alone."""
+
+    init: Callable[[Tensor, Tensor, Noise], Belief]
+    forecast: Callable[[Belief, Hour], Belief]
+    observe: Callable[[Belief], Predicted]
+    step: Callable[[Belief, Hour], tuple[Belief, Update]]
+
+
+def kalman_gain(belief: Belief, predicted: Predicted, innovation: Tensor, r: Tensor) -> Tensor:
+    """K = cov(x, y) (cov(y) + R)⁻¹."""
+    return divided(predicted.cross, predicted.cov + r)
+
+
+def without_missing(predicted: Predicted, r: Tensor, seen: Tensor) -> tuple[Predicted, Tensor]:
+    """Prediction and R in which a component not `seen` (c, q) has no covariance with anything and unit error.
+
+    With a zero innovation that is exactly the problem without the component, for any filter, differentiably.
+    """
+    here = seen.to(r.dtype)
+    pairs = here.unsqueeze(-1) * here.unsqueeze(-2)
+    predicted = predicted._replace(
+        cross=predicted.cross * here.unsqueeze(-2),
+        cov=predicted.cov * pairs,
+        root=None if predicted.root is None else predicted.root * here.unsqueeze(-1),
+    )
+    return predicted, r * pairs + torch.diag_embed(1.0 - here)
+
+
+def assemble(system: System, recipe: Recipe) -> Filter:
+    """The filter of a recipe. A catchment of which nothing is observed keeps its forecast, bit for bit."""
+
+    def step(belief: Belief, hour: Hour) -> tuple[Belief, Update]:
+        prior = recipe.forecast(belief, hour)
+        expected = recipe.observe(prior)
+        seen = torch.isfinite(hour.observation)
+        observation = torch.where(seen, hour.observation, expected.mean)  # a missing one is what was expected
+        r = system.observation_error(observation)
+        if hour.doubt is not None:
+            scale = hour.doubt.sqrt()
+            r = r * (scale.unsqueeze(-1) * scale.unsqueeze(-2))
+        predicted, r = without_missing(expected, r, seen)
+        innovation = observation - expected.mean
+        s = predicted.cov + r
+        gain = recipe.gain(prior, predicted, innovation, r)
+        update = Update(innovation, s, gain, log_density(innovation, s, seen.sum(-1)), seen, expected, r)
+        posterior = recipe.correct(prior, predicted, update, r, hour)
+        return chosen(seen.any(-1), posterior, prior), update
+
+    return Filter(recipe.init, recipe.forecast, recipe.observe, step)
