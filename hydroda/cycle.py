@@ -1,10 +1,126 @@
-"""Models and filters through time: the loops over hours. Tensors only; (catchment, point, component) as everywhere."""
+"""Models and filters through time: the loops over hours, for many catchments at once. Tensors only.
 
-from collections.abc import Iterator
+Axes as everywhere: (catchment, point, component); runoff in mm/h. A `Batch` is what is known of catchments that share a
+model and a filter, a `Moment` what is known at the end of an hour and all the next hour needs.
+"""
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
 from torch import Tensor
 
+from hydroda.filters.beliefs import Belief, Ensemble, chosen, named
+from hydroda.filters.noise import Noise, address
+from hydroda.filters.recipe import Filter, Hour, System
 from hydroda.models.model import Model
+from hydroda.schema import LEADS
+
+INITIAL_SHARE = 0.1  # standard deviation of a store at a cold start over its content; the filter settles within days
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Error levels. The standard deviation of an hour's model error of a state x is share · x + base, that of a gauge
+    share · y + base.
+
+    State (c, 1, n), gauge (c, 1) [mm/h].
+    """
+
+    state_share: Tensor
+    state_base: Tensor
+    gauge_share: Tensor
+    gauge_base: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Catchments (c,) of one model and filter: parameters (c, 1, k), error levels, addresses of their noise (c,)."""
+
+    model: Model
+    parameters: Tensor
+    levels: Levels
+    build: Callable[[System], Filter]
+    addresses: np.ndarray
+    seed: int = 0
+
+    @cached_property
+    def system(self) -> System:
+        """The catchments as a filter sees them."""
+        model, p, levels = self.model, self.parameters, self.levels
+
+        def model_error(mean: Tensor) -> Tensor:
+            return torch.diag_embed((levels.state_share * mean.clamp(min=0.0) + levels.state_base)[:, 0])
+
+        def observation_error(y: Tensor) -> Tensor:
+            return torch.diag_embed((levels.gauge_share * y.clamp(min=0.0) + levels.gauge_base).square())
+
+        return System(lambda x, u: model.step(x, u, p), lambda x: model.discharge(x, p), model_error, observation_error)
+
+    @cached_property
+    def filter(self) -> Filter:
+        """The filter of these catchments."""
+        return self.build(self.system)
+
+    def rows(self, index: np.ndarray) -> "Batch":
+        """The catchments at these positions, in this order, as often as they are named."""
+        at = torch.from_numpy(index)
+        levels = Levels(*(getattr(self.levels, field.name)[at] for field in fields(Levels)))
+        return replace(self, parameters=self.parameters[at], levels=levels, addresses=self.addresses[index])
+
+    def noise(self, hours: np.ndarray) -> Noise:
+        """The random numbers of these hours since 1970 (c,)."""
+        return Noise(self.seed, self.addresses, hours)
+
+    def believe(self, x: Tensor, hour: int) -> Belief:
+        """What is believed of states x (c, 1, n) nothing was observed of yet."""
+        share = torch.tensor([INITIAL_SHARE if s.relative else 0.0 for s in self.model.states], dtype=x.dtype)
+        deviation = share * x.clamp(min=0.0) + self.levels.state_base
+        hours = np.full(x.shape[0], hour)
+        return self.filter.init(x, torch.diag_embed(deviation[:, 0].square()), self.noise(hours))
+
+
+def batch(
+    model: Model, parameters: Tensor, levels: Levels, build: Callable[[System], Filter], ids: Sequence[str], seed: int
+) -> Batch:
+    """The batch of catchments with these ids."""
+    return Batch(model, parameters, levels, build, np.array([address(i) for i in ids], np.int64), seed)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The end of an hour (since 1970): the belief, and the open-loop state (c, 1, n) that never saw an observation."""
+
+    hour: int
+    belief: Belief
+    open_loop: Tensor
+
+
+class Analysis(NamedTuple):
+    """One hour of a filter in runoff (c,) [mm/h]: before and after its observation, with the error of the latter.
+
+    `repaired` (c,) marks catchments whose belief broke down in this hour and was set back to the open loop.
+    """
+
+    moment: Moment
+    background: Tensor
+    estimate: Tensor
+    standard_error: Tensor
+    open_loop: Tensor
+    repaired: Tensor
+
+
+class Rollout(NamedTuple):
+    """24 hours (24, c) [mm/h]: the model from the mean of a belief, the variance of what a gauge will see, the model
+    from the open loop; members (24, N, c) where the belief has some."""
+
+    median: Tensor
+    variance: Tensor
+    open_loop: Tensor
+    members: Tensor | None
 
 
 def trajectory(model: Model, x: Tensor, forcing: Tensor, p: Tensor) -> Iterator[Tensor]:
@@ -15,3 +131,66 @@ def trajectory(model: Model, x: Tensor, forcing: Tensor, p: Tensor) -> Iterator[
     for u in forcing:
         x = model.step(x, u.unsqueeze(1), p)
         yield x
+
+
+def assimilate(batch: Batch, start: Moment, forcing: Tensor, observation: Tensor, doubt: Tensor) -> Iterator[Analysis]:
+    """Every hour after `start`: forcing (T, c, m), runoff (T, c) with NaN where missing, doubt (T, c).
+
+    A catchment whose belief is no longer finite goes on from its open loop; the others do not notice.
+    """
+    belief, open_loop = start.belief, start.open_loop
+    for i in range(forcing.shape[0]):
+        hour = start.hour + 1 + i
+        u = forcing[i].unsqueeze(1)
+        with torch.inference_mode():
+            noise = batch.noise(np.full(u.shape[0], hour))
+            arriving = Hour(u, observation[i].unsqueeze(-1), noise, doubt[i].unsqueeze(-1))
+            belief, update = batch.filter.step(belief, arriving)
+            open_loop = batch.system.move(open_loop, u)
+            sound = _sound(belief)
+            if not sound.all():
+                belief = chosen(sound, belief, batch.believe(open_loop, hour))
+            moment = Moment(hour, belief, open_loop)
+            spread, error = update.predicted.cov[:, 0, 0], update.observation_cov[:, 0, 0]
+            seen = update.seen[:, 0]
+            # one scalar observation leaves P − P S⁻¹ P of the variance P of what it measures
+            variance = torch.where(seen, spread * error / (spread + error), spread)
+            yield Analysis(
+                moment,
+                update.predicted.mean[:, 0],
+                batch.system.see(belief.mean)[:, 0, 0],
+                variance.clamp(min=0.0).sqrt(),
+                batch.system.see(open_loop)[:, 0, 0],
+                ~sound,
+            )
+
+
+def _sound(belief: Belief) -> Tensor:
+    """Which catchments (c,) have a belief of finite numbers."""
+    tensors = named(belief).values()
+    return torch.stack([torch.isfinite(tensor).flatten(1).all(1) for tensor in tensors]).all(0)
+
+
+def rollout(batch: Batch, belief: Belief, open_loop: Tensor, forcing: Tensor, hours: np.ndarray) -> Rollout:
+    """The 24 hours after the hours (c,) a belief is of, with forcing (24, c, m): many issue times are many catchments.
+
+    The median is the model run from the mean, as a forecaster would run it; the filter's own forecast supplies the
+    variance, to which the error of the gauge is added.
+    """
+    system, median, variance, background, members = batch.system, [], [], [], []
+    with torch.inference_mode():
+        x = torch.cat((belief.mean, open_loop), 1)
+        for i in range(LEADS.size):
+            u = forcing[i].unsqueeze(1)
+            nothing = torch.full((u.shape[0], 1), torch.nan, dtype=u.dtype)
+            belief = batch.filter.forecast(belief, Hour(u, nothing, batch.noise(hours + 1 + i)))
+            x = system.move(x, u)
+            flow = system.see(x)[..., 0]
+            median.append(flow[:, 0])
+            background.append(flow[:, 1])
+            spread = batch.filter.observe(belief).cov + system.observation_error(flow[:, :1])
+            variance.append(spread[:, 0, 0])
+            if isinstance(belief, Ensemble):
+                members.append(system.see(belief.members)[..., 0].T)
+        every = torch.stack(members) if members else None
+        return Rollout(torch.stack(median), torch.stack(variance), torch.stack(background), every)
