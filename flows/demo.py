@@ -52,8 +52,7 @@ def prepare(folder: Path) -> Settings:
         if station not in {catchment.id for catchment in load(config).catchments}:
             csv = DATA / f"{station}_hourly.csv.gz"
             steps.add_catchment(config, station, csv, area, lat=lat, lon=lon, elevation=elevation, name=name)
-            with config.open("a", encoding="utf-8") as file:
-                file.write(by_hand)
+            config.write_text(config.read_text(encoding="utf-8") + by_hand, encoding="utf-8")
     settings = load(config)
     store = Store(settings.store, settings.deployment.domain)
     new = [c.id for c in settings.catchments if store.read_parameters(c.id) is None]

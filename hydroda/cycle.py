@@ -19,6 +19,7 @@ from hydroda.filters.recipe import Filter, Hour, System
 from hydroda.models.model import Model
 from hydroda.schema import LEADS
 
+NO_FLOW = 1e-9  # mm/h, keeps the logarithm of a dry river finite
 INITIAL_SHARE = 0.1  # standard deviation of a store at a cold start over its content; the filter settles within days
 
 

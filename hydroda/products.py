@@ -118,6 +118,7 @@ def analysis(
     observed: np.ndarray,
     observed_qc: np.ndarray,
     tests: Mapping[str, np.ndarray] | None = None,
+    open_loop: np.ndarray | None = None,
 ) -> xr.Dataset:
     """The `an` product for the hours that end at `times` (datetime64, rising; the last one is the cycle).
 
@@ -153,6 +154,14 @@ def analysis(
         coordinates=STATION_COORDINATES,
         ancillary_variables="",
     )
+    if open_loop is not None:
+        _expect(shape, open_loop=open_loop)
+        columns["discharge_open_loop"] = fields.discharge(
+            np.where(_possible(open_loop), open_loop, np.nan),
+            "river discharge without assimilation (open loop)",
+            coordinates=STATION_COORDINATES,
+            ancillary_variables="",
+        )
     columns["discharge_observed"] = fields.discharge(
         np.where(possible & ~absent, observed, np.nan),
         "river discharge, observed",

@@ -136,7 +136,16 @@ class Settings(Section):
 
     def cycle_at(self, clock: np.datetime64) -> np.datetime64:
         """The cycle that is due at a time of the clock: the last full hour whose data had their minutes to arrive."""
-        return floor_hour(clock - np.timedelta64(self.cycle.cut_off_minutes, "m"))
+        return floor_hour(clock - self.cut_off)
+
+    def known_by(self, cycle: np.datetime64) -> np.datetime64:
+        """The moment at which a cycle stops waiting for data."""
+        return cycle + self.cut_off
+
+    @property
+    def cut_off(self) -> np.timedelta64:
+        """How long after its hour a cycle waits for data."""
+        return np.timedelta64(self.cycle.cut_off_minutes, "m")
 
     def catchment(self, station: str) -> Catchment:
         """The catchment with this id. Raises KeyError listing the ids there are."""

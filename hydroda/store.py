@@ -180,6 +180,18 @@ class Store:
         """All weather forecasts valid from `start` to `end`, sorted by station, hour, run and known time."""
         return self._select("forecasts", stations, start, end)
 
+    def newest(self, station: str, variable: str = "discharge") -> np.datetime64 | None:
+        """The last hour with a value of a variable at a station, None where there is none."""
+        folder = self.folder / "observations" / check_station_id(station)
+        for path in sorted(folder.glob("[0-9][0-9][0-9][0-9].nc"), reverse=True):
+            try:
+                records = _read(path)
+            except netcdf.DamagedFile:
+                continue
+            if variable in records and np.isfinite(records[variable].values).any():
+                return records["time"].values[np.isfinite(records[variable].values)].max()
+        return None
+
     def _path(self, kind: str, station: str, year: int) -> Path:
         return self.folder / kind / check_station_id(station) / f"{year:04d}.nc"
 

@@ -1,0 +1,68 @@
+"""What calibration found out about a catchment, as it is kept in its parameters file."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hydroda import correction
+from hydroda.correction import Correction
+from hydroda.quality import Limits
+from hydroda.schema import LEADS
+from hydroda.settings import Settings
+from hydroda.weather import Climate
+
+FORMAT = "hydroda calibration 1"
+GAUGE = "gauge"
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """One catchment: parameters by name; errors by state, and of the gauge [mm/h], as (share, base); factors (24,) on
+    the spread of the filter by forcing of the lead hours; what is believed of its gauge and its weather; its baselines.
+
+    `report` says on what and how well it was calibrated; nothing is computed from it.
+    """
+
+    station: str
+    model: str
+    temperature: bool
+    parameters: dict[str, float]
+    errors: dict[str, tuple[float, float]]
+    spread: dict[str, tuple[float, ...]]
+    limits: Limits
+    climate: Climate
+    correction: Correction
+    report: dict[str, Any]
+
+    def content(self) -> dict[str, Any]:
+        """For a JSON file."""
+        return {"format": FORMAT, **asdict(self)}
+
+    def fingerprint(self, settings: Settings) -> str:
+        """SHA-256 of all that a belief depends on."""
+        own = [self.model, self.temperature, self.parameters, self.errors, settings.filter.model_dump(mode="json")]
+        return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+
+
+def restore(content: Mapping[str, Any]) -> Calibrated:
+    """The content of a parameters file. Raises ValueError saying what is wrong with it."""
+    if content.get("format") != FORMAT:
+        raise ValueError(f"format is {content.get('format')!r}, expected {FORMAT!r}: calibrate again")
+    try:
+        own = {key: value for key, value in content.items() if key != "format"}
+        own["errors"] = {name: tuple(pair) for name, pair in own["errors"].items()}
+        own["spread"] = {name: tuple(factors) for name, factors in own["spread"].items()}
+        own["limits"] = Limits(**own["limits"])
+        climate = own["climate"]
+        own["climate"] = Climate(**{**climate, "temperature": tuple(climate["temperature"])})
+        own["correction"] = correction.restore(own["correction"])
+        catchment = Calibrated(**own)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"is incomplete or foreign ({error}): calibrate again") from error
+    if any(len(factors) != LEADS.size for factors in catchment.spread.values()) or "observed" not in catchment.spread:
+        raise ValueError(
+            f"spread holds {sorted(catchment.spread)}, expected 24 factors for 'observed': calibrate again"
+        )
+    return catchment

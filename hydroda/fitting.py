@@ -1,0 +1,218 @@
+"""Calibration of one catchment from the store: its gauge, its weather, its model, its baselines, its filter."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hydroda import correction, known, quality, tuning, window
+from hydroda.calibrated import GAUGE, Calibrated
+from hydroda.calibration import ModelFit, fit_model
+from hydroda.correction import Correction
+from hydroda.cycle import trajectory
+from hydroda.groups import build_filter, build_model
+from hydroda.models.model import Model
+from hydroda.schema import LEADS, hours
+from hydroda.settings import Catchment, Settings
+from hydroda.store import Store
+from hydroda.units import HOUR, floor_hour, iso, m3_per_second
+from hydroda.weather import Climate
+from hydroda.window import Place
+
+ENOUGH = 0.5  # share of the hours a variable must have to be built upon
+HOURS_PER_YEAR = 8766.0
+FIRST = np.datetime64("1800-01-01", "ns")
+SHOWN = (1, 3, 6, 12, 24)
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to search: generations × population of the model, and of the filter."""
+
+    model: tuple[int, int] = (60, 96)
+    filter: tuple[int, int] = (20, 32)
+
+
+def fit(
+    settings: Settings,
+    store: Store,
+    catchment: Catchment,
+    start: np.datetime64,
+    end: np.datetime64,
+    effort: Effort,
+    progress: Progress,
+) -> Calibrated:
+    """The calibration of a catchment on the hours from `start` to `end`; what lies before is used to fill the stores.
+
+    Raises ValueError, naming the catchment, when the period holds too little.
+    """
+    records = store.observations([catchment.id], FIRST, end)
+    if not records.sizes["record"]:
+        raise ValueError(
+            f"{catchment.id}: there are no observations until {iso(end)}; hydroda add-catchment brings some"
+        )
+    first = max(records["time"].values.min(), start - settings.cycle.spin_up_hours * HOUR)
+    stretch = hours(floor_hour(first), end)
+    values = known.as_known(records, [catchment.id], stretch)
+    scored = stretch >= start
+    limits = quality.limits_from(values["discharge"][:, 0], catchment.area_km2)
+    climate, temperature = _climate(catchment, stretch, values)
+    view = window.view([Place(catchment.id, catchment.area_km2, limits, climate)], stretch, values)
+    model = build_model(settings.model.name, temperature)
+    rows = window.rows(view, 0, stretch.size - 1, model.forcings)
+    forcing, observed = rows.forcing[:, 0], rows.observation[:, 0]
+    generations, population = effort.model
+    try:
+        fitted = fit_model(
+            model,
+            forcing,
+            observed,
+            scored,
+            seed=settings.filter.seed,
+            generations=generations,
+            population=population,
+            progress=lambda fraction, text: progress(0.5 * fraction, text),
+        )
+        states = _states(model, fitted.parameters, forcing)
+        open_loop = _runoff(model, fitted.parameters, states)
+        baselines = _baselines(catchment, stretch[scored], observed[scored], open_loop[scored])
+        past = tuning.past(forcing, observed, states, scored)
+    except ValueError as error:
+        raise ValueError(f"{catchment.id}: {error}") from error
+    baseline = _square_errors(baselines, stretch, observed, open_loop, scored, catchment.area_km2)
+    build = build_filter(settings)
+    generations, population = effort.filter
+    levels = tuning.tune(
+        model,
+        build,
+        fitted.parameters,
+        past,
+        baseline,
+        seed=settings.filter.seed,
+        generations=generations,
+        population=population,
+        progress=lambda fraction, text: progress(0.5 + 0.45 * fraction, text),
+    )
+    levels = tuning.sized(model, build, fitted.parameters, past, levels)
+    batch = tuning.rows(model, build, fitted.parameters, past, levels[None])
+    dry = past.forcing.clone()
+    dry[:, model.forcings.index("precipitation")] = 0.0
+    spread = {"observed": tuning.widths(batch, past, past.forcing), "none": tuning.widths(batch, past, dry)}
+    moments, _ = tuning.analyses(batch, past, tuning.EVERY)
+    errors = tuning.squared_errors(batch, past, moments)[0]
+    progress(1.0, "done")
+    own = batch.parameters[0, 0].tolist()
+    return Calibrated(
+        station=catchment.id,
+        model=settings.model.name,
+        temperature=temperature,
+        parameters={p.name: value for p, value in zip(model.parameters, own, strict=True)},
+        errors=_pairs(model, batch.levels),
+        spread=spread,
+        limits=limits,
+        climate=climate,
+        correction=baselines,
+        report=_report(settings, start, end, fitted, errors, baseline, observed[scored]),
+    )
+
+
+def _climate(catchment: Catchment, stretch: np.ndarray, values: dict[str, np.ndarray]) -> tuple[Climate, bool]:
+    """What the record says of the weather, and whether there is temperature."""
+    share = {name: float(np.isfinite(column).mean()) for name, column in values.items()}
+    warm = share["temperature"] >= ENOUGH
+    yearly, source = catchment.pet_mm_per_year, "climatological"
+    if share["pet"] >= ENOUGH:
+        yearly, source = float(np.nanmean(values["pet"])) * HOURS_PER_YEAR, "given"
+    elif warm and catchment.lat is not None:
+        source = "oudin"
+    months: tuple[float, ...] = ()
+    if warm:
+        month = stretch.astype("datetime64[M]").astype(int) % 12
+        warmth = values["temperature"][:, 0]
+        usual = float(np.nanmean(warmth))
+        means = (np.nanmean(warmth[month == m]) if np.isfinite(warmth[month == m]).any() else usual for m in range(12))
+        months = tuple(float(mean) for mean in means)
+    return Climate(catchment.lat, catchment.lon, source, max(yearly, 1.0), months), warm
+
+
+def _states(model: Model, parameters: np.ndarray, forcing: np.ndarray) -> Tensor:
+    """The open loop (T, n)."""
+    p = torch.from_numpy(parameters)[None, None]
+    with torch.inference_mode():
+        path = trajectory(model, model.start(p), torch.from_numpy(forcing).unsqueeze(1), p)
+        states = torch.stack([x[0, 0] for x in path])
+    return states.clone()
+
+
+def _runoff(model: Model, parameters: np.ndarray, states: Tensor) -> np.ndarray:
+    """Runoff (T,) [mm/h] of states (T, n)."""
+    return model.discharge(states.unsqueeze(1), torch.from_numpy(parameters)[None, None])[:, 0, 0].numpy()
+
+
+def _baselines(catchment: Catchment, time: np.ndarray, observed: np.ndarray, open_loop: np.ndarray) -> Correction:
+    flows = (m3_per_second(runoff, catchment.area_km2) for runoff in (observed, open_loop))
+    return correction.fit(catchment.id, time, *flows)
+
+
+def _square_errors(
+    fitted: Correction, time: np.ndarray, observed: np.ndarray, open_loop: np.ndarray, scored: np.ndarray, area: float
+) -> np.ndarray:
+    """Mean squared error (24,) [mm²/h²] of the open loop with decaying error, which a filter has to beat."""
+    issue = np.flatnonzero(scored)[: -LEADS.size]
+    ahead = issue[:, None] + LEADS
+    forecast = correction.apply(
+        "decaying_error",
+        [fitted],
+        time[issue],
+        LEADS,
+        m3_per_second(open_loop[ahead], area)[..., None],
+        m3_per_second(observed[issue], area)[:, None],
+        m3_per_second(open_loop[issue], area)[:, None],
+        np.zeros((issue.size, 1)),
+    )[..., 0]
+    return np.nanmean((forecast / m3_per_second(1.0, area) - observed[ahead]) ** 2, axis=0)
+
+
+def _pairs(model: Model, levels: Any) -> dict[str, tuple[float, float]]:
+    """The error levels of a batch of one by name."""
+    states = zip(levels.state_share[0, 0].tolist(), levels.state_base[0, 0].tolist(), strict=True)
+    pairs = {state.name: pair for state, pair in zip(model.states, states, strict=True)}
+    return pairs | {GAUGE: (levels.gauge_share[0, 0].item(), levels.gauge_base[0, 0].item())}
+
+
+def _report(
+    settings: Settings,
+    start: np.datetime64,
+    end: np.datetime64,
+    fitted: ModelFit,
+    errors: np.ndarray,
+    baseline: np.ndarray,
+    observed: np.ndarray,
+) -> dict[str, Any]:
+    variance = float(np.nanvar(observed))
+    return {
+        "start": iso(start),
+        "end": iso(end),
+        "hours": fitted.hours,
+        "filter": settings.filter.name,
+        "nse": fitted.nse,
+        "kge": fitted.kge,
+        "forecast_nse": {str(lead): 1.0 - float(errors[lead - 1]) / variance for lead in SHOWN},
+        "decaying_error_nse": {str(lead): 1.0 - float(baseline[lead - 1]) / variance for lead in SHOWN},
+    }
+
+
+def summary(found: Calibrated) -> str:
+    """What was found, in words."""
+    said = found.report
+    skill = ", ".join(f"{lead} h {nse:.3f}" for lead, nse in said["forecast_nse"].items())
+    snow = " with snow" if found.temperature else ""
+    return (
+        f"{found.station}: {said['hours']} hours from {said['start']} to {said['end']}; {found.model}{snow} alone "
+        f"NSE {said['nse']:.3f}, KGE {said['kge']:.3f}; forecasts with {said['filter']} NSE {skill} "
+        "(on the hours it was fitted to, with observed rain)"
+    )

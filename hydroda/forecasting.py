@@ -1,0 +1,135 @@
+"""One cycle after the other: assimilate a window, roll out 24 hours. Live runs, catch-up and hindcasts are this code.
+
+A `Trail` is the window of a group as the last cycle left it. The next cycle drops its oldest hour, takes the new one,
+and computes again only from the first hour of which it knows more than the last cycle did.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from hydroda import predictive
+from hydroda.cycle import NO_FLOW, Analysis, Moment, Rollout, assimilate, rollout
+from hydroda.fields import DEGRADED_FORCING, GOOD, MISSING, NO_RECENT_OBSERVATION, UNUSABLE
+from hydroda.filters.beliefs import joined
+from hydroda.groups import Group
+from hydroda.units import m3_per_second
+from hydroda.window import Lead, Rows
+
+RECENT = 6  # hours: a forecast whose newest usable observation is older says so
+LARGEST_SPREAD = 3.0  # of log discharge; nothing is known beyond a factor of a hundred
+
+
+@dataclass(frozen=True)
+class Trail:
+    """The moment before a window, what the window was computed from, and its hours."""
+
+    base: Moment
+    rows: Rows | None
+    analyses: tuple[Analysis, ...]
+
+    def moment(self, hour: int) -> Moment:
+        """The moment at the end of an hour of the window, or before its first."""
+        return self.base if hour == self.base.hour else self.analyses[hour - self.base.hour - 1].moment
+
+
+def moved(group: Group, trail: Trail, rows: Rows, first: int) -> Trail:
+    """The trail for the window that begins with the hour `first` (since 1970) and has these rows."""
+    dropped = first - trail.base.hour - 1
+    base, kept = trail.moment(first - 1), trail.analyses[dropped:]
+    same = _same(None if trail.rows is None else Rows(*(part[dropped:] for part in trail.rows)), rows)
+    start = kept[same - 1].moment if same else base
+    rest = (torch.from_numpy(part[same:]) for part in rows)
+    return Trail(base, rows, (*kept[:same], *assimilate(group.batch, start, *rest)))
+
+
+def _same(before: Rows | None, now: Rows) -> int:
+    """How many hours of a window are as they were."""
+    if before is None:
+        return 0
+    count = len(before.observation)
+    differs = np.zeros(count, bool)
+    for old, new in zip(before, now, strict=True):
+        new = new[:count]
+        differs |= ((old != new) & ~(np.isnan(old) & np.isnan(new))).reshape(count, -1).any(1)
+    return int(np.argmax(differs)) if differs.any() else count
+
+
+class Newest(NamedTuple):
+    """The newest usable observation of stations in a window [m³/s], the open loop of its hour, its age [h]; or NaN."""
+
+    observed: np.ndarray
+    open_loop: np.ndarray
+    age: np.ndarray
+
+
+def newest(group: Group, trail: Trail) -> Newest:
+    """Of each station of a group (c,)."""
+    assert trail.rows is not None
+    seen = np.isfinite(trail.rows.observation)
+    last = len(seen) - 1 - np.argmax(seen[::-1], axis=0)
+    some, column = seen.any(0), np.arange(seen.shape[1])
+    open_loop = np.stack([analysis.open_loop.numpy() for analysis in trail.analyses])
+    area = np.array([place.area_km2 for place in group.places])
+    observed = m3_per_second(trail.rows.observation[last, column], area)
+    modelled = m3_per_second(open_loop[last, column], area)
+    age = len(seen) - 1.0 - last
+    return Newest(*(np.where(some, part, np.nan) for part in (observed, modelled, age)))
+
+
+class Outlook(NamedTuple):
+    """Discharge of the lead hours of a group (…, 24, c) [m³/s], the spread of its logarithm, what each is worth."""
+
+    median: np.ndarray
+    spread: np.ndarray
+    open_loop: np.ndarray
+    status: np.ndarray
+    members: np.ndarray | None  # (24, N, c)
+
+
+def outlook(group: Group, trails: Sequence[Trail], leads: Sequence[Lead]) -> list[Outlook]:
+    """The forecasts from the end of some trails of a group: rolled out together, a list as long as theirs."""
+    count = len(group.ids)
+    moments = [trail.analyses[-1].moment for trail in trails]
+    batch = group.batch if len(trails) == 1 else group.batch.rows(np.tile(np.arange(count), len(trails)))
+    forcing = torch.from_numpy(np.concatenate([lead.forcing for lead in leads], axis=1))
+    hours = np.repeat([moment.hour for moment in moments], count)
+    beliefs = joined([moment.belief for moment in moments])
+    rolled = rollout(batch, beliefs, torch.cat([moment.open_loop for moment in moments]), forcing, hours)
+    parts = []
+    for i, (trail, lead) in enumerate(zip(trails, leads, strict=True)):
+        mine = slice(i * count, (i + 1) * count)
+        members = None if rolled.members is None else rolled.members[..., mine]
+        own = Rollout(rolled.median[:, mine], rolled.variance[:, mine], rolled.open_loop[:, mine], members)
+        parts.append(_in_cubic_metres(group, trail, lead, own))
+    return parts
+
+
+def _in_cubic_metres(group: Group, trail: Trail, lead: Lead, rolled: Rollout) -> Outlook:
+    area = np.array([place.area_km2 for place in group.places])
+    median, variance, open_loop = (part.numpy() for part in rolled[:3])
+    guessed = np.logical_or.accumulate(lead.assumed, axis=0)  # rain that did not come is missing in every later hour
+    spread = predictive.spread(np.maximum(median, NO_FLOW), variance)
+    factor = np.where(guessed, _factors(group, "none"), _factors(group, "observed"))
+    status = np.where(guessed, DEGRADED_FORCING, GOOD)
+    age = newest(group, trail).age
+    unseen = ~(age <= RECENT)
+    status = np.where((status == GOOD) & unseen, NO_RECENT_OBSERVATION, status)
+    status = np.where(trail.analyses[-1].repaired.numpy(), UNUSABLE, status)
+    status = np.where(np.isfinite(median) & np.isfinite(spread), status, MISSING)
+    members = None if rolled.members is None else m3_per_second(rolled.members.numpy(), area)
+    return Outlook(
+        m3_per_second(np.maximum(median, NO_FLOW), area),
+        np.minimum(spread * factor, LARGEST_SPREAD),
+        m3_per_second(open_loop, area),
+        status.astype(np.int8),
+        members,
+    )
+
+
+def _factors(group: Group, forcing: str) -> np.ndarray:
+    """Factors (24, c) on the spread; those for observed forcing where there are none for this one."""
+    return np.array([member.spread.get(forcing, member.spread["observed"]) for member in group.members]).T

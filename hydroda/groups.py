@@ -1,0 +1,106 @@
+"""Calibrated catchments as batches: those that share a model are computed together, on tensors."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+
+import numpy as np
+import torch
+
+from hydroda import catalogue, cycle
+from hydroda.calibrated import GAUGE, Calibrated
+from hydroda.cycle import Batch, Levels
+from hydroda.domain import Domain
+from hydroda.filters.recipe import Filter, System
+from hydroda.models.model import Model
+from hydroda.settings import Settings
+from hydroda.window import Place
+
+
+@dataclass(frozen=True)
+class Group:
+    """Stations that are one batch; `columns` are their positions among the stations of the domain."""
+
+    columns: np.ndarray
+    members: tuple[Calibrated, ...]
+    places: tuple[Place, ...]
+    batch: Batch
+    fingerprints: tuple[str, ...]
+
+    @property
+    def forcings(self) -> tuple[str, ...]:
+        """The weather its model needs."""
+        return self.batch.model.forcings
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Its stations."""
+        return tuple(place.id for place in self.places)
+
+
+def grouped(domain: Domain) -> tuple[tuple[Group, ...], dict[str, str]]:
+    """The groups of a domain, and of stations that are in none why."""
+    lacking = dict(domain.lacking)
+    kinds: dict[tuple[str, bool], list[int]] = {}
+    for i, member in enumerate(domain.members):
+        try:
+            _check(member)
+        except ValueError as error:
+            lacking[member.station] = str(error)
+        else:
+            kinds.setdefault((member.model, member.temperature), []).append(i)
+    groups = []
+    for positions in kinds.values():
+        members = tuple(domain.members[i] for i in positions)
+        prints = tuple(member.fingerprint(domain.settings) for member in members)
+        places = tuple(domain.places[i] for i in positions)
+        groups.append(Group(domain.columns[positions], members, places, batch(members, domain.settings), prints))
+    return tuple(groups), lacking
+
+
+def _check(member: Calibrated) -> None:
+    """Raises ValueError when parameters or errors are not those of the model, or not finite."""
+    if member.model not in catalogue.models():
+        raise ValueError(f"was calibrated for {member.model!r}, which there is not: calibrate again")
+    model = build_model(member.model, member.temperature)
+    for what, expected, found in (
+        ("parameters", [p.name for p in model.parameters], member.parameters),
+        ("errors", [*(s.name for s in model.states), GAUGE], member.errors),
+    ):
+        if set(expected) != set(found):
+            raise ValueError(f"{what} of {member.model} are {expected}, found {sorted(found)}: calibrate again")
+        if not np.isfinite(np.array(list(found.values()))).all():
+            raise ValueError(f"{what} are not all finite: calibrate again")
+
+
+@cache
+def build_model(name: str, temperature: bool) -> Model:
+    """The model "family.name", with snow where it can have it and there is temperature."""
+    family, function = name.split(".")
+    build = getattr(importlib.import_module(f"hydroda.models.{family}"), function)
+    return build(temperature=temperature) if "temperature" in catalogue.models()[name].options else build()
+
+
+def build_filter(settings: Settings) -> Callable[[System], Filter]:
+    """The filter of the settings, to be given a system."""
+    family, function = settings.filter.name.split(".")
+    build = getattr(importlib.import_module(f"hydroda.filters.{family}"), function)
+    return partial(build, **settings.filter.options)
+
+
+def batch(catchments: Sequence[Calibrated], settings: Settings) -> Batch:
+    """The batch of catchments of one model."""
+    model = build_model(catchments[0].model, catchments[0].temperature)
+
+    def column(values: Sequence[Sequence[float]]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float64).unsqueeze(1)
+
+    def errors(side: int) -> torch.Tensor:
+        return column([[c.errors[state.name][side] for state in model.states] for c in catchments])
+
+    gauge = [column([[c.errors[GAUGE][side]] for c in catchments])[:, 0] for side in (0, 1)]
+    parameters = column([[c.parameters[p.name] for p in model.parameters] for c in catchments])
+    levels = Levels(errors(0), errors(1), *gauge)
+    ids = [c.station for c in catchments]
+    return cycle.batch(model, parameters, levels, build_filter(settings), ids, settings.filter.seed)

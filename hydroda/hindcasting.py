@@ -1,0 +1,247 @@
+"""Forecasts of past hours as they would have been made then, month by month, kept in one archive per month.
+
+Hour by hour the trail of every group moves on, so no hour is assimilated twice unless later news demand it; the
+forecasts of many hours are rolled out together. A month whose archive is there, made of the same inputs, is skipped.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from hydroda import domain as domains
+from hydroda import known, netcdf, operation, predictive, restart, window
+from hydroda.domain import Domain
+from hydroda.forecasting import Newest, Outlook, Trail, newest, outlook
+from hydroda.groups import Group, grouped
+from hydroda.known import Changes, ForecastTable
+from hydroda.operation import Issued
+from hydroda.records import ALWAYS
+from hydroda.schema import LEADS, QUANTILES, VARIABLES, hours, months, quantile_name
+from hydroda.settings import Settings
+from hydroda.start import begin, number
+from hydroda.units import HOUR, iso
+from hydroda.verification import DIMS
+from hydroda.window import CONTEXT, Lead, View
+
+log = logging.getLogger(__name__)
+BELIEF = "belief-hindcast"
+ROWS = 8192  # forecasts rolled out together
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A group on its way through a month: where it stands, how it started, and what it may see by its clock."""
+
+    group: Group
+    trail: Trail
+    start_kind: str
+    start_age: int
+    view: View
+    changes: Changes
+    later: View  # the same hours as they were known in the end
+    archive: ForecastTable
+    origin: int  # hour of the first row of the views
+    clock: np.datetime64 = ALWAYS
+
+
+Waiting = list[tuple[int, Trail, Lead]]  # forecasts to be rolled out together: position of the cycle, window, weather
+
+
+def hindcast(
+    settings: Settings,
+    start: np.datetime64,
+    end: np.datetime64,
+    *,
+    forcing: str = "observed",
+    products: bool = False,
+    progress: Progress = lambda fraction, text: None,
+) -> list[Path]:
+    """The archives (one a month) of the forecasts of every hour from `start` to `end`; also their product files.
+
+    `forcing` of the lead hours: observed, none or archived. Live products and beliefs are not touched. Raises
+    ValueError when no catchment can be forecast, lock.Busy.
+    """
+    domain = domains.load(settings)
+    groups, lacking = grouped(domain)
+    if not groups:
+        raise ValueError("; ".join(f"{name} {why}" for name, why in lacking.items()) or "there is no catchment")
+    domain = replace(domain, lacking=lacking)
+    total = number(end) - number(start) + 1
+    paths: list[Path] = []
+    with domain.store.lock("hindcast"):
+        domain.store.remove_stale_temporaries()
+        runs: list[Run] = []
+        for cycles in months(hours(start, end)):
+
+            def told(count: int, cycle: np.datetime64, first: np.datetime64 = cycles[0]) -> None:
+                progress((number(first) - number(start) + count) / total, iso(cycle))
+
+            path, runs = _month(domain, groups, cycles, forcing, products, runs, told)
+            paths.append(path)
+    return paths
+
+
+def _month(
+    domain: Domain,
+    groups: Sequence[Group],
+    cycles: np.ndarray,
+    forcing: str,
+    products: bool,
+    before: Sequence[Run],
+    told: Callable[[int, np.datetime64], None],
+) -> tuple[Path, list[Run]]:
+    """The archive of a month, and where its groups stand after it; if it was there, nowhere: the store knows."""
+    path, attrs = domain.store.archive_path(forcing, cycles[0]), _attributes(domain, forcing)
+    belief = domain.store.belief_path(cycles[-1], BELIEF)
+    standing = _standing(path, attrs)
+    complete = standing is not None and np.isin(cycles, standing[DIMS[0]].values).all()
+    if complete and not products and netcdf.sidecar_path(belief).exists():
+        told(cycles.size, cycles[-1])
+        return path, []
+    runs = [_enter(domain, group, cycles, before[i] if before else None) for i, group in enumerate(groups)]
+    waiting: list[Waiting] = [[] for _ in runs]
+    columns = _columns(domain, cycles)
+    for place, cycle in enumerate(cycles):
+        runs = [_moved(domain, run, cycle) for run in runs]
+        leads = [_lead(run, cycle, forcing) for run in runs]
+        if products:
+            _publish(domain, cycle, cycles[-1], runs, leads, forcing)
+            runs = [replace(run, start_kind="warm", start_age=domain.settings.cycle.window_hours) for run in runs]
+        for run, lead, queue in zip(runs, leads, waiting, strict=True):
+            queue.append((place, run.trail, lead))
+            if len(queue) * len(run.group.ids) >= ROWS or cycle == cycles[-1]:
+                _roll_out(run.group, queue, columns)
+        told(place + 1, cycle)
+    dataset = _dataset(domain, cycles, columns, attrs)
+    netcdf.write(dataset if standing is None else _merged(standing, dataset), path, record_dim=DIMS[0])
+    saved = [operation.trailing(run.group, run.trail) for run in runs]
+    netcdf.write(restart.dataset(saved), belief, record_dim=None)
+    return path, runs
+
+
+def _enter(domain: Domain, group: Group, cycles: np.ndarray, before: Run | None) -> Run:
+    """A group at the beginning of a month, on its way already or from the start that a live run would find."""
+    if before is None:
+        start = begin(domain, group, cycles[0], BELIEF)
+        stand = Trail(start.moment, None, ()), start.kind, start.age
+    else:
+        stand = before.trail, before.start_kind, before.start_age
+    first = cycles[0] - (domain.settings.cycle.window_hours + CONTEXT) * HOUR
+    stretch = hours(first, cycles[-1] + LEADS.size * HOUR)
+    records = domain.store.observations(group.ids, stretch[0], stretch[-1])
+    told = domain.store.forecasts(group.ids, cycles[0] + HOUR, stretch[-1])
+    return Run(
+        group,
+        *stand,
+        window.load(records, group.places, stretch, stretch + domain.settings.cut_off),
+        known.late(records, group.ids, stretch, domain.settings.cut_off),
+        window.load(records, group.places, stretch, None),
+        known.forecast_table(told, group.ids),
+        number(stretch[0]),
+    )
+
+
+def _moved(domain: Domain, run: Run, cycle: np.datetime64) -> Run:
+    """A group with its window moved to a cycle and its clock to the cut-off of that."""
+    settings, until = domain.settings, domain.settings.known_by(cycle)
+    window.learn(run.view, run.changes, run.clock, until)
+    first = max(run.trail.base.hour + 1, number(cycle) - settings.cycle.window_hours + 1)
+    trail = operation.advance(run.group, run.trail, run.view, run.origin, first, cycle)
+    return replace(run, trail=trail, clock=until)
+
+
+def _lead(run: Run, cycle: np.datetime64, forcing: str) -> Lead:
+    seen = run.later if forcing == "observed" else run.view
+    return window.lead(seen, number(cycle) - run.origin, forcing, run.group.forcings, run.archive, run.clock)
+
+
+def _publish(
+    domain: Domain, cycle: np.datetime64, last: np.datetime64, runs: Sequence[Run], leads: Sequence[Lead], forcing: str
+) -> None:
+    """The product files of a cycle, the analysis at the end of each day; rolled out alone, as a live run does it."""
+    issued = []
+    for run, lead in zip(runs, leads, strict=True):
+        (ahead,) = outlook(run.group, [run.trail], [lead])
+        row = number(cycle) - run.origin
+        issued.append(Issued(run.group, run.trail, lead, ahead, run.view, row, run.start_kind, run.start_age))
+    of_day = cycle == last or (cycle + HOUR).astype("datetime64[D]") != cycle.astype("datetime64[D]")
+    operation.write(domain, cycle, issued, domain.lacking, "hindcast", forcing, day_too=of_day)
+
+
+def _roll_out(group: Group, queue: Waiting, columns: dict[str, np.ndarray]) -> None:
+    """The forecasts that wait, together, into the columns of the archive."""
+    places, trails, leads = zip(*queue, strict=True)
+    queue.clear()
+    for place, trail, ahead in zip(places, trails, outlook(group, trails, leads), strict=True):
+        _fill(columns, place, group.columns, ahead, newest(group, trail))
+
+
+def _fill(columns: dict[str, np.ndarray], place: int, at: np.ndarray, ahead: Outlook, last: Newest) -> None:
+    columns["discharge"][place][:, at] = ahead.median
+    columns["discharge_open_loop"][place][:, at] = ahead.open_loop
+    for level in QUANTILES:
+        columns[quantile_name(level)][place][:, at] = predictive.quantile(ahead.median, ahead.spread, level)
+    columns["observed_at_issue"][place, at] = last.observed
+    columns["open_loop_at_issue"][place, at] = last.open_loop
+    columns["observation_age"][place, at] = last.age
+
+
+def _columns(domain: Domain, cycles: np.ndarray) -> dict[str, np.ndarray]:
+    ahead = (cycles.size, LEADS.size, len(domain.stations))
+    names = ("discharge", *map(quantile_name, QUANTILES), "discharge_open_loop")
+    at_issue = ("observed_at_issue", "open_loop_at_issue", "observation_age")
+    return {name: np.full(ahead, np.nan, np.float32) for name in names} | {
+        name: np.full((ahead[0], ahead[2]), np.nan, np.float32) for name in at_issue
+    }
+
+
+def _dataset(domain: Domain, cycles: np.ndarray, columns: dict[str, np.ndarray], attrs: dict[str, str]) -> xr.Dataset:
+    units = {name: VARIABLES["discharge"].units for name in columns} | {"observation_age": "hours"}
+    data = {
+        name: (DIMS if values.ndim == 3 else (DIMS[0], DIMS[2]), values, {"units": units[name], "long_name": name})
+        for name, values in columns.items()
+    }
+    coords = {DIMS[0]: cycles, DIMS[1]: LEADS, DIMS[2]: [station.id for station in domain.stations]}
+    return xr.Dataset(data, coords, attrs)
+
+
+def _merged(standing: xr.Dataset, new: xr.Dataset) -> xr.Dataset:
+    """Both, by rising issue time; of an hour in both the new one."""
+    others = ~np.isin(standing[DIMS[0]].values, new[DIMS[0]].values)
+    kept = standing.isel({DIMS[0]: others})
+    return xr.concat([kept, new], DIMS[0], join="exact").sortby(DIMS[0]).assign_attrs(new.attrs)
+
+
+def _attributes(domain: Domain, forcing: str) -> dict[str, str]:
+    """What an archive was made with; one made with something else is made again."""
+    settings = domain.settings
+    members = [member.content() for member in domain.members]
+    weights = hashlib.sha256(json.dumps(members, sort_keys=True).encode())
+    return {
+        "title": "hindcasts of hourly streamflow for verification",
+        "domain": settings.deployment.domain,
+        "forcing": forcing,
+        "model": settings.model.name,
+        "filter": settings.filter.name,
+        "hydroda_config_sha256": settings.sha256,
+        "hydroda_weights_sha256": weights.hexdigest(),
+    }
+
+
+def _standing(path: Path, attrs: dict[str, str]) -> xr.Dataset | None:
+    """The archive that is there, if it was made with the same settings and parameters."""
+    try:
+        standing = netcdf.read(path)
+    except FileNotFoundError:
+        return None
+    except netcdf.DamagedFile as damage:
+        log.warning("%s; the month is made again", damage)
+        return None
+    return standing if all(str(standing.attrs.get(key)) == value for key, value in attrs.items()) else None

@@ -1,0 +1,102 @@
+"""What is right and wrong with a deployment, in words, with what to do about it. Looks, and changes nothing."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from hydroda import domain as domains
+from hydroda import netcdf
+from hydroda.settings import Catchment, Settings
+from hydroda.store import Store
+from hydroda.units import HOUR, iso
+
+LEVELS = ("error", "warning", "ok")
+ROOM = 1 << 30  # bytes below which the disk is nearly full
+OLD = 6  # hours after which a gauge is silent
+LATE = 2  # hours after which a cycle is missing
+TRIED = 3  # newest beliefs that are opened
+
+
+class Finding(NamedTuple):
+    """One thing found: error (something will not work), warning (it works worse than it could) or ok."""
+
+    level: str
+    what: str
+    remedy: str = ""
+
+
+def inspect(settings: Settings, now: np.datetime64) -> list[Finding]:
+    """All there is to say at a time, errors first."""
+    found = [*_place(settings), *_sources(settings)]
+    store = domains.store_of(settings)
+    if not settings.catchments:
+        found.append(Finding("error", "there is no catchment", "hydroda add-catchment --help"))
+    lacking = domains.load(settings).lacking
+    for catchment in settings.catchments:
+        found += _catchment(store, catchment, lacking.get(catchment.id), now)
+    found += _cycles(settings, store, now)
+    return sorted(found, key=lambda finding: LEVELS.index(finding.level))
+
+
+def _place(settings: Settings) -> Iterator[Finding]:
+    """The folder of the store and the room it has."""
+    folder = settings.store
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        yield Finding("error", f"{existing} cannot be written", "change its owner or permissions")
+        return
+    free = shutil.disk_usage(existing).free
+    if free < ROOM:
+        yield Finding("error", f"only {free >> 20} MiB are free in {existing}", "make room; nothing written is lost")
+    else:
+        yield Finding("ok", f"settings {settings.file}, store {folder} with {free >> 30} GiB free")
+
+
+def _sources(settings: Settings) -> Iterator[Finding]:
+    if not settings.sources:
+        yield Finding("warning", "no source is configured: nothing new will come", "[[source]] in the settings")
+    for source in settings.sources:
+        options = settings.source_options(source.name)
+        for key in ("folder", "path"):
+            if key in options and not options[key].exists():
+                yield Finding("error", f"source {source.name}: {options[key]} is not there", "create or correct it")
+
+
+def _catchment(store: Store, catchment: Catchment, lacking: str | None, now: np.datetime64) -> Iterator[Finding]:
+    name = catchment.id
+    if lacking is not None:
+        yield Finding("error", f"{name} {lacking}", f"hydroda calibrate {name} --start … --end …")
+    newest = {variable: store.newest(name, variable) for variable in ("discharge", "precipitation")}
+    for variable, time in newest.items():
+        if time is None:
+            yield Finding("error", f"{name}: there is no {variable}", "add its data, or a source that brings them")
+        elif now - time > OLD * HOUR:
+            age = int((now - time) / HOUR)
+            yield Finding("warning", f"{name}: the newest {variable} is of {iso(time)}, {age} h ago", "see its source")
+    if lacking is None and all(time is not None and now - time <= OLD * HOUR for time in newest.values()):
+        yield Finding("ok", f"{name}: calibrated, data until {iso(min(t for t in newest.values() if t is not None))}")
+    if catchment.lat is None or catchment.lon is None:
+        yield Finding("warning", f"{name}: no position, so it is on no map", "lat and lon in the settings")
+
+
+def _cycles(settings: Settings, store: Store, now: np.datetime64) -> Iterator[Finding]:
+    """The newest forecast and the states the next one starts from."""
+    cycles = store.cycles("belief")
+    if not cycles:
+        yield Finding("warning", "no forecast was made yet", "hydroda run")
+        return
+    due = settings.cycle_at(now)
+    if due - cycles[0] > LATE * HOUR:
+        age = int((due - cycles[0]) / HOUR)
+        yield Finding("warning", f"the newest cycle is {iso(cycles[0])}, {age} h before the one due", "hydroda run")
+    else:
+        yield Finding("ok", f"the newest cycle is {iso(cycles[0])}")
+    for cycle in cycles[:TRIED]:
+        for path in (store.belief_path(cycle), store.product_path("fc", cycle)):
+            try:
+                netcdf.read(path)
+            except (netcdf.DamagedFile, FileNotFoundError) as error:
+                yield Finding("warning", f"{error}", f"hydroda run --cycle {iso(cycle)} --force makes it again")

@@ -1,0 +1,151 @@
+"""Scores of a period out of the store: hindcasts or what was really published, against what was observed in the end."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from hydroda import domain as domains
+from hydroda import netcdf, verification, window
+from hydroda.domain import Domain
+from hydroda.quality import FAIL
+from hydroda.schema import LEADS, hours, months
+from hydroda.settings import Settings
+from hydroda.units import HOUR, iso
+from hydroda.verification import DIMS
+from hydroda.window import CONTEXT, FORCINGS, View
+
+LOOK_BACK = 48  # hours in which the newest observation of a published forecast is looked for
+FIELDS = [name for name in verification.SERIES if not name.endswith("at_issue")]
+
+
+def verify(
+    settings: Settings, start: np.datetime64, end: np.datetime64, *, kind: str = "hindcast", forcing: str | None = None
+) -> Path:
+    """The file of scores of the forecasts issued from `start` to `end`. Raises ValueError when there are none."""
+    domain = domains.load(settings)
+    if kind == "operational":
+        archives, label = [_published(domain, start, end)], "verify-operational"
+    else:
+        forcing = forcing or _only_forcing(domain, start, end)
+        archives, label = _archives(domain, start, end, forcing), f"verify-hindcast-{forcing}"
+    known = {member.station: member.correction for member in domain.members}
+    archives = [archive.sel(station=[s for s in archive.station.values if s in known]) for archive in archives]
+    if not known:
+        raise ValueError("no catchment is calibrated, so there are no baselines to compare with")
+    scores = verification.verify(archives, _observed(domain, start, end), known)
+    path = domain.store.product_path(label, end)
+    netcdf.write(scores, path, record_dim=None)
+    return path
+
+
+def _archives(domain: Domain, start: np.datetime64, end: np.datetime64, forcing: str) -> list[xr.Dataset]:
+    parts = []
+    for cycles in months(hours(start, end)):
+        path = domain.store.archive_path(forcing, cycles[0])
+        if path.exists():
+            archive = netcdf.read(path)
+            parts.append(archive.sel({DIMS[0]: np.isin(archive[DIMS[0]].values, cycles)}))
+    if not parts:
+        raise ValueError(
+            f"there are no hindcasts with {forcing} forcing from {iso(start)} to {iso(end)}; make them first: "
+            f"hydroda hindcast {iso(start)} {iso(end)} --forcing {forcing}"
+        )
+    return parts
+
+
+def _only_forcing(domain: Domain, start: np.datetime64, end: np.datetime64) -> str:
+    """The one forcing there are hindcasts with."""
+    firsts = [cycles[0] for cycles in months(hours(start, end))]
+    found = [f for f in FORCINGS if any(domain.store.archive_path(f, first).exists() for first in firsts)]
+    if len(found) > 1:
+        raise ValueError(f"there are hindcasts with {' and '.join(found)} forcing; say which: --forcing {found[0]}")
+    return found[0] if found else "observed"
+
+
+def _observed(domain: Domain, start: np.datetime64, end: np.datetime64) -> xr.DataArray:
+    """Discharge (time, station) of all valid times, as known in the end, without what failed quality control."""
+    stretch = hours(start - CONTEXT * HOUR, end + LEADS.size * HOUR)
+    view = _view(domain, stretch, None)
+    values = np.where(view.settled["qc"] == FAIL, np.nan, view.values["discharge"])
+    ids = [member.station for member in domain.members]
+    return xr.DataArray(values, {"time": stretch, "station": ids}, ("time", "station"))
+
+
+def _view(domain: Domain, stretch: np.ndarray, at: np.ndarray | None) -> View:
+    """The calibrated stations in some hours, as known by a time for each, or in the end."""
+    records = domain.store.observations([place.id for place in domain.places], stretch[0], stretch[-1])
+    return window.load(records, domain.places, stretch, at)
+
+
+def _published(domain: Domain, start: np.datetime64, end: np.datetime64) -> xr.Dataset:
+    """What was published in a period, in the form of an archive of hindcasts."""
+    store = domain.store
+    cycles = sorted(cycle for cycle in store.cycles("fc", until=end) if cycle >= start)
+    if not cycles:
+        raise ValueError(f"no forecasts were published from {iso(start)} to {iso(end)}")
+    names = [station.id for station in domain.stations]
+    parts = []
+    for cycle in cycles:
+        try:
+            forecast = netcdf.read(store.product_path("fc", cycle))
+        except netcdf.DamagedFile:
+            continue
+        one = forecast.swap_dims(time=DIMS[1], station="station_id")[FIELDS].reset_coords(drop=True)
+        one = one.rename(station_id="station").assign_coords({DIMS[1]: LEADS}).reindex(station=names)
+        parts.append(one.expand_dims({DIMS[0]: [cycle]}))
+    archive = xr.concat(parts, DIMS[0], join="exact")
+    at_issue = {name: np.full((len(parts), len(names)), np.nan) for name in ("observed", "open_loop", "age")}
+    kept = archive[DIMS[0]].values
+    stretch = hours(kept[0] - (LOOK_BACK + CONTEXT) * HOUR, kept[-1])
+    view = _view(domain, stretch, stretch + domain.settings.cut_off)
+    open_loop = _open_loop(domain, [place.id for place in domain.places], stretch)
+    for i, cycle in enumerate(kept):
+        for name, values in _newest(view, open_loop, int((cycle - stretch[0]) / HOUR)).items():
+            at_issue[name][i, domain.columns] = values
+    dims = DIMS[0], DIMS[2]
+    settings = domain.settings
+    return archive.assign(
+        observed_at_issue=(dims, at_issue["observed"]),
+        open_loop_at_issue=(dims, at_issue["open_loop"]),
+        observation_age=(dims, at_issue["age"]),
+    ).assign_attrs(
+        domain=settings.deployment.domain,
+        forcing="as published",
+        model=settings.model.name,
+        filter=settings.filter.name,
+    )
+
+
+def _open_loop(domain: Domain, stations: Sequence[str], stretch: np.ndarray) -> np.ndarray:
+    """Open loop (T, c) from the analyses of the days, missing where there are none."""
+    values = np.full((stretch.size, len(stations)), np.nan)
+    for day in np.unique(stretch.astype("datetime64[D]")):
+        try:
+            an = netcdf.read(domain.store.product_path("an", day.astype("datetime64[ns]")))
+        except (FileNotFoundError, netcdf.DamagedFile):
+            continue
+        table = an.discharge_open_loop.swap_dims(station="station_id").reset_coords(drop=True)
+        table = table.reindex(station_id=list(stations))
+        inside = np.isin(table.time.values, stretch)
+        rows = ((table.time.values[inside] - stretch[0]) / HOUR).astype(int)
+        values[rows] = table.values[inside]
+    return values
+
+
+def _newest(view: View, open_loop: np.ndarray, row: int) -> dict[str, np.ndarray]:
+    """The newest usable observation at a row that has an open loop, and its age."""
+    window_rows = slice(row - LOOK_BACK + 1, row + 1)
+    qc = window.flags(view, "qc", row - LOOK_BACK + 1, row)
+    discharge = view.values["discharge"][window_rows]
+    usable = np.isfinite(discharge) & (qc != FAIL) & np.isfinite(open_loop[window_rows])
+    last = LOOK_BACK - 1 - np.argmax(usable[::-1], axis=0)
+    column = np.arange(discharge.shape[1])
+    some = usable.any(0)
+    found = {
+        "observed": discharge[last, column],
+        "open_loop": open_loop[window_rows][last, column],
+        "age": LOOK_BACK - 1.0 - last,
+    }
+    return {name: np.where(some, values, np.nan) for name, values in found.items()}

@@ -1,0 +1,130 @@
+"""Where a run starts from: the newest stored belief that fits, an older one, or a model that is spun up."""
+
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from hydroda import netcdf, restart, window
+from hydroda.cycle import Moment, assimilate, trajectory
+from hydroda.domain import Domain
+from hydroda.filters.beliefs import joined
+from hydroda.groups import Group
+from hydroda.restart import picked
+from hydroda.schema import hours as hours_between
+from hydroda.units import HOUR
+from hydroda.window import CONTEXT
+
+log = logging.getLogger(__name__)
+SETTLE = 720  # hours a filter runs at a cold start before the window, of those the spin-up has
+REPLAY = 720  # hours between an old state and the window beyond which a new start is better
+EPOCH = np.datetime64(0, "h")
+
+
+class Start(NamedTuple):
+    """Where a group starts: the moment at the hour before the window, how it was found, hours from it to the cycle."""
+
+    moment: Moment
+    kind: str  # warm, older_state, cold
+    age: int
+
+
+def number(time: np.datetime64) -> int:
+    """Hours since 1970."""
+    return int((time.astype("datetime64[h]") - EPOCH) / np.timedelta64(1, "h"))
+
+
+def stamp(hour: int) -> np.datetime64:
+    """The time an hour since 1970 ends."""
+    return (EPOCH + np.timedelta64(hour, "h")).astype("datetime64[ns]")
+
+
+def begin(domain: Domain, group: Group, cycle: np.datetime64, kind: str = "belief") -> Start:
+    """The moment `window_hours` before `cycle` from which the window of a group is assimilated.
+
+    Stations with no belief that fits (none there, damaged, made with other parameters, too old) start cold.
+    """
+    edge = number(cycle) - domain.settings.cycle.window_hours
+    found = _stored(domain, group, cycle, edge, kind)
+    warm = [i for i in range(len(group.ids)) if i in found]
+    parts: list[tuple[list[int], Moment]] = []
+    for hour in sorted({found[i].hour for i in warm}):
+        some = [i for i in warm if found[i].hour == hour]
+        moment = Moment(hour, joined([found[i].belief for i in some]), torch.cat([found[i].open_loop for i in some]))
+        parts.append((some, _assimilated(domain, group, some, moment, edge, cycle)))
+    cold = [i for i in range(len(group.ids)) if i not in found]
+    if cold:
+        parts.append((cold, _spun_up(domain, group, cold, edge, cycle)))
+    order = np.argsort([i for some, _ in parts for i in some])
+    moments = [moment for _, moment in parts]
+    together = Moment(moments[0].hour, joined([m.belief for m in moments]), torch.cat([m.open_loop for m in moments]))
+    oldest = min([found[i].hour for i in warm], default=edge)
+    how = "cold" if cold else "older_state" if oldest < edge else "warm"
+    return Start(picked(together, order.tolist()), how, number(cycle) - oldest)
+
+
+def _stored(domain: Domain, group: Group, cycle: np.datetime64, edge: int, kind: str) -> dict[int, Moment]:
+    """For each position of a group the newest stored moment that fits."""
+    wanted = {(name, mark): i for i, (name, mark) in enumerate(zip(group.ids, group.fingerprints, strict=True))}
+    found: dict[int, Moment] = {}
+    for earlier in domain.store.cycles(kind, until=cycle - HOUR):
+        if number(earlier) < edge - REPLAY or len(found) == len(wanted):
+            break
+        path = domain.store.belief_path(earlier, kind)
+        try:
+            saved = restart.groups_of(netcdf.read(path))
+        except (netcdf.DamagedFile, ValueError, KeyError, FileNotFoundError) as error:
+            log.warning("belief %s not used (%s); an older one is", path, error)
+            continue
+        for part in saved:
+            if not edge - REPLAY <= part.moment.hour <= edge:
+                continue
+            for row, key in enumerate(zip(part.stations, part.fingerprints, strict=True)):
+                if key in wanted and wanted[key] not in found:
+                    found[wanted[key]] = picked(part.moment, [row])
+    return found
+
+
+def _assimilated(
+    domain: Domain, group: Group, some: list[int], moment: Moment, edge: int, cycle: np.datetime64
+) -> Moment:
+    """A moment of some stations, brought to the hour `edge` with what is known at `cycle`."""
+    if moment.hour == edge:
+        return moment
+    places = [group.places[i] for i in some]
+    first, last = stamp(moment.hour + 1), stamp(edge)
+    stretch = hours_between(first - CONTEXT * HOUR, last)
+    records = domain.store.observations([place.id for place in places], stretch[0], stretch[-1])
+    seen = window.load(records, places, stretch, domain.settings.known_by(cycle))
+    rows = window.rows(seen, CONTEXT, stretch.size - 1, group.forcings)
+    inputs = (torch.from_numpy(part) for part in rows)
+    for analysis in assimilate(group.batch.rows(np.array(some)), moment, *inputs):
+        moment = analysis.moment
+    return moment
+
+
+def _spun_up(domain: Domain, group: Group, some: list[int], edge: int, cycle: np.datetime64) -> Moment:
+    """A cold start: the open loop from a plausible state over the spin-up, the filter over the end of it.
+
+    Before the first rain that was ever reported it rains as much as on average; a model started dry stays dry for long.
+    """
+    places = [group.places[i] for i in some]
+    batch = group.batch.rows(np.array(some))
+    spin_up = domain.settings.cycle.spin_up_hours
+    settle = min(SETTLE, spin_up)
+    stretch = hours_between(stamp(edge - spin_up + 1), stamp(edge - settle))
+    x = batch.model.start(batch.parameters)
+    if stretch.size:
+        records = domain.store.observations([place.id for place in places], stretch[0], stretch[-1])
+        seen = window.load(records, places, stretch, domain.settings.known_by(cycle))
+        rain = seen.forcing["precipitation"]
+        early = np.logical_and.accumulate(seen.rain_assumed, axis=0)
+        usual = np.where(early.all(0), 0.0, np.where(early, 0.0, rain).sum(0) / np.maximum((~early).sum(0), 1))
+        seen.forcing["precipitation"][:] = np.where(early, usual, rain)
+        forcing = torch.from_numpy(np.stack([seen.forcing[name] for name in group.forcings], axis=-1))
+        with torch.inference_mode():
+            for state in trajectory(batch.model, x, forcing, batch.parameters):
+                x = state
+    moment = Moment(edge - settle, batch.believe(x, edge - settle), x)
+    return _assimilated(domain, group, some, moment, edge, cycle)

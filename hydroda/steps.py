@@ -1,0 +1,226 @@
+"""What there is to do, one function each: settings and a time in, files out, safe to repeat. Flows and the command line
+call these and nothing else. Heavy libraries are loaded by the step that needs them.
+"""
+
+import importlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from hydroda import files, netcdf
+from hydroda import settings as configuration
+from hydroda.domain import store_of
+from hydroda.records import ALWAYS
+from hydroda.schema import hours
+from hydroda.settings import Catchment, Settings
+from hydroda.sources import csv_file, drop_folder
+from hydroda.store import Counts
+from hydroda.units import HOUR, utc_now
+
+if TYPE_CHECKING:
+    from hydroda.inspection import Finding
+    from hydroda.operation import Done
+
+log = logging.getLogger(__name__)
+OVERLAP = 240 * HOUR  # how far before the newest observation a source is asked again, for what came late
+Progress = Callable[[float, str], None]
+
+
+def _silent(fraction: float, text: str) -> None:
+    """Progress that nobody looks at."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the calibration of one catchment ended, in words."""
+
+    station: str
+    summary: str
+    failed: bool = False
+
+
+def init(folder: Path) -> Path:
+    """Writes a settings file to fill in into a folder and returns its path. Raises FileExistsError."""
+    path = folder / "hydroda.toml"
+    if path.exists():
+        raise FileExistsError(f"{path} is there already and was left as it is")
+    folder.mkdir(parents=True, exist_ok=True)
+    files.replace(path, configuration.TEMPLATE.encode())
+    return path
+
+
+def add_catchment(
+    config: Path,
+    station: str,
+    csv: Path,
+    area_km2: float,
+    *,
+    lat: float | None = None,
+    lon: float | None = None,
+    elevation: float | None = None,
+    name: str | None = None,
+) -> Counts:
+    """Adds a catchment to the settings file and the data of a CSV file to the store; the settings keep every character.
+
+    Nothing is changed when the file, the numbers or the id cannot be used. Raises SettingsError, Refused, OSError.
+    """
+    settings = configuration.load(config)
+    # not checked here: the extended settings are, as a whole and with line numbers
+    new = Catchment.model_construct(
+        id=station, area_km2=area_km2, lat=lat, lon=lon, elevation=elevation, name=name or ""
+    )
+    extended = configuration.append_catchment(config.read_text(encoding="utf-8"), new, config)
+    gauge = configuration.parse(extended, config).catchment(station)
+    found = csv_file.read(ALWAYS, utc_now(), [gauge], path=csv, station=station)
+    counts = store_of(settings).append(found)
+    files.replace(config, extended.encode())
+    return counts
+
+
+def check(settings: Settings) -> "list[Finding]":
+    """What is right and wrong with settings, data and store, the worst first, each with what to do about it."""
+    from hydroda import inspection
+
+    return inspection.inspect(settings, utc_now())
+
+
+def ingest(settings: Settings, source: str) -> Counts:
+    """News from one source into the store. Raises what the source raises; nothing stored is lost."""
+    described = settings.source(source)
+    read = importlib.import_module(f"hydroda.sources.{described.kind}").read
+    options = settings.source_options(source)
+    now = utc_now()
+    store = store_of(settings)
+    start = ALWAYS if "path" in options else _asked_from(settings, now)
+    found = read(start, now, settings.catchments, **options)
+    counts = store.append(found)
+    drop_folder.taken(found)
+    for problem in counts.problems:
+        log.warning("%s: %s", source, problem)
+    return counts
+
+
+def _asked_from(settings: Settings, now: np.datetime64) -> np.datetime64:
+    """The first hour a provider is asked for: some days before the newest observation, else all that a start needs."""
+    needed = now - (settings.cycle.spin_up_hours + settings.cycle.window_hours) * HOUR
+    store = store_of(settings)
+    newest = [store.newest(catchment.id) for catchment in settings.catchments]
+    known = [time for time in newest if time is not None]
+    return max(needed, min(known) - OVERLAP) if len(known) == len(newest) and known else needed
+
+
+def pending(settings: Settings, target: np.datetime64) -> list[np.datetime64]:
+    """The cycles to make, oldest first: those missed since the last complete one, at most `catch_up_hours`; the target.
+
+    A cycle is complete when its belief is stored, which is written last.
+    """
+    done = store_of(settings).cycles("belief", until=target)
+    if done and done[0] == target:
+        return []
+    oldest = target - settings.cycle.catch_up_hours * HOUR
+    first = max(done[0] + HOUR, oldest) if done else target
+    return list(hours(first, target))
+
+
+def run(settings: Settings, cycle: np.datetime64, *, force: bool = False, catch_up: bool = False) -> "Done":
+    """The forecast of one cycle from what is in the store. Raises lock.Busy when another run writes."""
+    from hydroda import operation
+
+    return operation.run(settings, cycle, force=force, catch_up=catch_up)
+
+
+def hindcast(
+    settings: Settings,
+    start: np.datetime64,
+    end: np.datetime64,
+    *,
+    forcing: Literal["observed", "none", "archived"] = "observed",
+    products: bool = False,
+    progress: Progress = _silent,
+) -> list[Path]:
+    """The archives of the forecasts of every hour of a past period. Raises ValueError, lock.Busy."""
+    from hydroda import hindcasting
+
+    return hindcasting.hindcast(settings, start, end, forcing=forcing, products=products, progress=progress)
+
+
+def calibrate(
+    settings: Settings,
+    stations: Sequence[str],
+    start: np.datetime64,
+    end: np.datetime64,
+    *,
+    progress: Progress = _silent,
+    effort: Any = None,
+) -> list[Calibration]:
+    """Fits catchments to their observations from `start` to `end`; one that cannot be fitted does not stop the others.
+
+    `effort` is a `fitting.Effort`, how long to search.
+    """
+    from hydroda import fitting
+
+    store = store_of(settings)
+    results = []
+    for i, station in enumerate(stations):
+
+        def told(fraction: float, text: str, before: int = i, name: str = station) -> None:
+            progress((before + fraction) / len(stations), f"{name}, {text}")
+
+        try:
+            found = fitting.fit(
+                settings, store, settings.catchment(station), start, end, effort or fitting.Effort(), told
+            )
+        except ValueError as error:
+            results.append(Calibration(station, f"not calibrated: {error}", failed=True))
+            continue
+        store.write_parameters(station, found.content())
+        results.append(Calibration(station, fitting.summary(found)))
+    return results
+
+
+def verify(
+    settings: Settings,
+    start: np.datetime64,
+    end: np.datetime64,
+    *,
+    kind: Literal["hindcast", "operational"] = "hindcast",
+    forcing: Literal["observed", "none", "archived"] | None = None,
+) -> Path:
+    """The file of scores of a period. Raises ValueError when there is nothing to score."""
+    from hydroda import scoring
+
+    return scoring.verify(settings, start, end, kind=kind, forcing=forcing)
+
+
+def score_table(path: Path, *, all_leads: bool = False) -> str:
+    """The scores of a file for a terminal."""
+    from hydroda import verification
+
+    return verification.table(netcdf.read(path), all_leads=all_leads)
+
+
+def score_json(path: Path) -> dict[str, Any]:
+    """The scores of a file for programs."""
+    from hydroda import verification
+
+    return verification.summary_json(netcdf.read(path))
+
+
+def skill_figure(path: Path) -> Path:
+    """A picture of the scores of a file, beside it."""
+    from hydroda import drawing, figures
+
+    target = path.with_suffix(".png")
+    files.replace(target, drawing.png(figures.skill_by_lead(netcdf.read(path))))
+    return target
+
+
+def report(settings: Settings) -> Path:
+    """A page of the latest forecasts and scores. Raises FileNotFoundError when nothing was published."""
+    from hydroda import reporting
+
+    return reporting.write(settings, utc_now())

@@ -1,0 +1,225 @@
+"""Error levels of a filter from its own past forecasts: what makes the analyses that forecast best.
+
+The gain of a filter depends on the proportions of the error levels only, so they are searched for small forecast errors
+at all leads; their common size is then set by the innovations, and the width of the intervals at each lead by coverage.
+Time is cut into stretches that are run side by side, each from the open loop with days to settle: hundreds of thousands
+of forecasts per candidate, a few seconds per generation.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import Bounds, OptimizeResult, differential_evolution
+from scipy.stats import chi2, norm, qmc
+from torch import Tensor
+
+from hydroda import predictive
+from hydroda.cycle import NO_FLOW, Batch, Levels, Moment, rollout
+from hydroda.filters.recipe import Filter, Hour, System
+from hydroda.models.model import Model, Parameter, from_unit, to_unit
+from hydroda.schema import LEADS
+
+SETTLE = 240  # hours a stretch runs before its forecasts count
+STRETCH = 720  # hours of a stretch that count
+EVERY = 3  # hours between the forecasts that are scored
+HOPELESS = 1e3  # loss of a candidate whose forecasts are not finite
+SHARE = 0.9  # of the observations that shall lie within the intervals
+TYPICAL = 0.1  # share of its mean content a store is in error when it is empty
+Progress = Callable[[float, str], None]
+
+
+def table(model: Model) -> tuple[Parameter, ...]:
+    """What there is to tune: an error for each state, those of the gauge, and the model's own `filter` parameters."""
+    states = [
+        Parameter(f"{s.name}_error", "1", f"hourly error of {s.long_name} over its content", 1e-4, 0.5, 0.01, True)
+        if s.relative
+        else Parameter(f"{s.name}_error", s.unit, f"hourly error of {s.long_name}", 1e-3, 0.5, 0.05, True)
+        for s in model.states
+    ]
+    gauge = [
+        Parameter("gauge_share", "1", "error of the gauge over its flow", 0.005, 0.3, 0.05, True),
+        Parameter("gauge_base", "1", "error of the gauge at no flow over mean flow", 1e-3, 0.3, 0.02, True),
+    ]
+    return (*states, *gauge, *(p for p in model.parameters if p.role == "filter"))
+
+
+def levels(model: Model, values: np.ndarray, content: np.ndarray, flow: float) -> Levels:
+    """Error levels (k,) from values (k, d) ordered as `table`, mean content of the states (n,), mean flow [mm/h]."""
+    n = len(model.states)
+    errors = torch.from_numpy(values)
+    relative = torch.tensor([float(s.relative) for s in model.states], dtype=torch.float64)
+    base = torch.from_numpy(np.where([s.relative for s in model.states], TYPICAL * content, 1.0))
+    state = errors[:, None, :n]
+    return Levels(state * relative, state * base, errors[:, n : n + 1], errors[:, n + 1 : n + 2] * flow)
+
+
+@dataclass(frozen=True)
+class Past:
+    """A calibration record: forcing (T, m), runoff (T,) [mm/h] with NaN, open-loop states (T, n) after each hour, and
+    the positions (s,) of the first forecast of each stretch."""
+
+    forcing: Tensor
+    observed: Tensor
+    states: Tensor
+    starts: np.ndarray
+
+    def hours(self, offsets: np.ndarray) -> Tensor:
+        """Positions (offset, stretch)."""
+        return torch.from_numpy(offsets[:, None] + self.starts)
+
+
+def past(forcing: np.ndarray, observed: np.ndarray, states: Tensor, scored: np.ndarray) -> Past:
+    """The record cut into stretches that cover the `scored` hours (T,). Raises ValueError when they are too few."""
+    inside = np.flatnonzero(scored)
+    first, last = inside[0] + SETTLE, inside[-1] - LEADS.size - STRETCH
+    if last < first:
+        raise ValueError(
+            f"{inside.size} hours to tune a filter on, {SETTLE + STRETCH + LEADS.size} (42 days) are needed; choose a "
+            "longer calibration period"
+        )
+    starts = np.unique(np.append(np.arange(first, last, STRETCH), last))
+    return Past(torch.from_numpy(forcing), torch.from_numpy(observed), states, starts)
+
+
+def rows(
+    model: Model, build: Callable[[System], Filter], parameters: np.ndarray, known: Past, values: np.ndarray
+) -> Batch:
+    """Every candidate (k, d) on every stretch as a batch: candidate after candidate."""
+    count = known.starts.size
+    flow = float(torch.nanmean(known.observed))
+    content = known.states.mean(0).numpy()
+    own = np.repeat(parameters[None], len(values), 0)
+    own[:, [i for i, p in enumerate(model.parameters) if p.role == "filter"]] = values[:, len(model.states) + 2 :]
+    single = Batch(
+        model,
+        torch.from_numpy(own)[:, None],
+        levels(model, values, content, flow),
+        build,
+        np.arange(len(values), dtype=np.int64),
+    )
+    return single.rows(np.repeat(np.arange(len(values)), count))
+
+
+def analyses(batch: Batch, known: Past, every: int) -> tuple[list[Moment], Tensor]:
+    """Moments every `every` hours of all stretches, and the normalised innovations squared (hour, row)."""
+    times = batch.parameters.shape[0] // known.starts.size
+    at = known.hours(np.arange(-SETTLE + 1, STRETCH))
+    forcing, observed = known.forcing[at].repeat(1, times, 1), known.observed[at].repeat(1, times)
+    x = known.states[at[0] - 1].repeat(times, 1).unsqueeze(1)
+    moments, nis = [], []
+    with torch.inference_mode():
+        belief = batch.believe(x, 0)
+        hours = np.zeros(x.shape[0], np.int64)
+        for i, u in enumerate(forcing):
+            hour = Hour(u.unsqueeze(1), observed[i].unsqueeze(-1), batch.noise(hours + i))
+            belief, update = batch.filter.step(belief, hour)
+            offset = i - SETTLE + 1
+            if offset >= 0:
+                nis.append(update.nis)
+                if offset % every == 0:
+                    moments.append(Moment(offset, belief, belief.mean))
+    return moments, torch.stack(nis)
+
+
+def squared_errors(batch: Batch, known: Past, moments: Sequence[Moment]) -> np.ndarray:
+    """Mean squared error (candidate, lead) [mm²/h²] of the model run from the means of the analyses."""
+    stretches = known.starts.size
+    times = batch.parameters.shape[0] // stretches
+    total, number = torch.zeros(times, LEADS.size, dtype=torch.float64), torch.zeros(LEADS.size, dtype=torch.float64)
+    with torch.inference_mode():
+        for moment in moments:
+            x = moment.belief.mean
+            at = known.hours(moment.hour + LEADS)
+            forcing, observed = known.forcing[at].repeat(1, times, 1), known.observed[at].repeat(1, times)
+            there = torch.isfinite(observed)
+            for lead in range(LEADS.size):
+                x = batch.system.move(x, forcing[lead].unsqueeze(1))
+                error = batch.system.see(x)[:, 0, 0] - observed[lead]
+                total[:, lead] += torch.where(there[lead], error, 0.0).square().reshape(times, stretches).sum(1)
+            number += there[:, :stretches].sum(1)
+    return (total / number).numpy()
+
+
+def tune(
+    model: Model,
+    build: Callable[[System], Filter],
+    parameters: np.ndarray,
+    known: Past,
+    baseline: np.ndarray,
+    *,
+    seed: int = 0,
+    generations: int = 20,
+    population: int = 32,
+    progress: Progress = lambda fraction, text: None,
+) -> np.ndarray:
+    """The error levels (d,), in the order of `table`, that forecast best.
+
+    Least is the mean over leads of log(MSE / MSE of `baseline` (24,)): every lead counts alike. Differential evolution
+    (Storn & Price 1997) with `generations` × `population` candidates.
+    """
+    searched = table(model)
+
+    def loss(z: np.ndarray, /) -> Any:
+        candidates = rows(model, build, parameters, known, from_unit(searched, z.T))
+        moments, _ = analyses(candidates, known, EVERY)
+        value = np.log(squared_errors(candidates, known, moments) / baseline).mean(1)
+        return np.where(np.isfinite(value), value, HOPELESS)
+
+    sampler = qmc.LatinHypercube(len(searched), rng=np.random.default_rng(seed))
+    first = sampler.random(population)
+    first[0] = to_unit(searched, np.array([p.default for p in searched]))
+    done = 0
+
+    def told(intermediate_result: OptimizeResult) -> None:
+        nonlocal done
+        done += 1
+        progress(done / generations, f"filter: {np.exp(intermediate_result.fun):.3f} of the baseline's square error")
+
+    result = differential_evolution(
+        loss,
+        Bounds(np.zeros(len(searched)), np.ones(len(searched))),
+        init=first,
+        maxiter=generations - 1,
+        tol=0.0,
+        rng=np.random.default_rng(seed),
+        polish=False,
+        vectorized=True,
+        updating="deferred",
+        callback=told,
+    )
+    return from_unit(searched, result.x[None])[0]
+
+
+def sized(
+    model: Model, build: Callable[[System], Filter], parameters: np.ndarray, known: Past, values: np.ndarray
+) -> np.ndarray:
+    """The error levels (d,), all errors multiplied by one number that makes the innovations consistent.
+
+    Nine in ten normalised innovations squared are then below what a χ² variable with one degree of freedom is.
+    """
+    _, nis = analyses(rows(model, build, parameters, known, values[None]), known, EVERY)
+    seen = nis[torch.isfinite(nis)].numpy()
+    errors = len(model.states) + 2
+    factor = float(np.sqrt(np.quantile(seen, SHARE) / chi2.ppf(SHARE, 1)))
+    return np.concatenate((factor * values[:errors], values[errors:]))
+
+
+def widths(batch: Batch, known: Past, forcing: Tensor) -> tuple[float, ...]:
+    """Factors (24,) on the spread of log discharge that make the 90 % intervals of a batch of one candidate cover 90 %.
+
+    `forcing` (T, m) is what the lead hours are forecast with.
+    """
+    moments, _ = analyses(batch, known, EVERY)
+    misses = []
+    for moment in moments:
+        at = known.hours(moment.hour + LEADS)
+        hours = np.full(known.starts.size, moment.hour)
+        ahead = rollout(batch, moment.belief, moment.open_loop, forcing[at], hours)
+        median = ahead.median.clamp(min=NO_FLOW).numpy()
+        observed = np.maximum(known.observed[at].numpy(), NO_FLOW)
+        misses.append(np.abs(np.log(observed / median)) / predictive.spread(median, ahead.variance.numpy()))
+    within = np.nanquantile(np.stack(misses), SHARE, axis=(0, 2))
+    return tuple(float(x) for x in within / norm.ppf(0.5 + SHARE / 2))
