@@ -6,7 +6,7 @@ Time is cut into stretches that are run side by side, each from the open loop wi
 of forecasts per candidate, a few seconds per generation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,15 @@ from scipy.stats import chi2, norm, qmc
 from torch import Tensor
 
 from hydroda import predictive
-from hydroda.cycle import NO_FLOW, Batch, Levels, Moment, rollout
+from hydroda.cycle import NO_FLOW, Batch, Levels, Moment, rollout, trajectory
+from hydroda.filters.beliefs import Belief, joined
 from hydroda.filters.recipe import Filter, Hour, System
 from hydroda.models.model import Model, Parameter, from_unit, to_unit
 from hydroda.schema import LEADS
 
 SETTLE = 240  # hours a stretch runs before its forecasts count
 STRETCH = 720  # hours of a stretch that count
+ROWS = 8192  # forecasts made side by side
 EVERY = 3  # hours between the forecasts that are scored
 HOPELESS = 1e3  # loss of a candidate whose forecasts are not finite
 SHARE = 0.9  # of the observations that shall lie within the intervals
@@ -124,22 +126,35 @@ def analyses(batch: Batch, known: Past, every: int) -> tuple[list[Moment], Tenso
     return moments, torch.stack(nis)
 
 
+def issues(batch: Batch, known: Past, moments: Sequence[Moment]) -> Iterator[tuple[Batch, Belief, np.ndarray, Tensor]]:
+    """Moments side by side, as many as make a good batch: the rows, their belief, the hour each is of, and the
+    positions (24, row) of their lead hours."""
+    count = batch.parameters.shape[0]
+    times = count // known.starts.size
+    size = max(1, ROWS // count)
+    for i in range(0, len(moments), size):
+        some = moments[i : i + size]
+        hours = np.array([moment.hour for moment in some])
+        at = np.tile(known.starts, times) + hours[:, None] + LEADS[:, None, None]
+        wider = batch.rows(np.tile(np.arange(count), len(some)))
+        belief = joined([moment.belief for moment in some])
+        yield wider, belief, np.repeat(hours, count), torch.from_numpy(at.reshape(LEADS.size, -1))
+
+
 def squared_errors(batch: Batch, known: Past, moments: Sequence[Moment]) -> np.ndarray:
     """Mean squared error (candidate, lead) [mm²/h²] of the model run from the means of the analyses."""
-    stretches = known.starts.size
-    times = batch.parameters.shape[0] // stretches
-    total, number = torch.zeros(times, LEADS.size, dtype=torch.float64), torch.zeros(LEADS.size, dtype=torch.float64)
-    with torch.inference_mode():
-        for moment in moments:
-            x = moment.belief.mean
-            at = known.hours(moment.hour + LEADS)
-            forcing, observed = known.forcing[at].repeat(1, times, 1), known.observed[at].repeat(1, times)
-            there = torch.isfinite(observed)
-            for lead in range(LEADS.size):
-                x = batch.system.move(x, forcing[lead].unsqueeze(1))
-                error = batch.system.see(x)[:, 0, 0] - observed[lead]
-                total[:, lead] += torch.where(there[lead], error, 0.0).square().reshape(times, stretches).sum(1)
-            number += there[:, :stretches].sum(1)
+    times = batch.parameters.shape[0] // known.starts.size
+    total, number = (torch.zeros(times, LEADS.size, dtype=torch.float64) for _ in range(2))
+    for wider, belief, _, at in issues(batch, known, moments):
+        observed = known.observed[at]
+        seen = torch.isfinite(observed)
+        with torch.inference_mode():
+            path = trajectory(wider.model, belief.mean, known.forcing[at], wider.parameters)
+            for lead, x in enumerate(path):
+                error = wider.system.see(x)[:, 0, 0] - observed[lead]
+                square = torch.where(seen[lead], error, 0.0).square()
+                total[:, lead] += square.reshape(-1, times, known.starts.size).sum((0, 2))
+                number[:, lead] += seen[lead].reshape(-1, times, known.starts.size).sum((0, 2))
     return (total / number).numpy()
 
 
@@ -214,12 +229,10 @@ def widths(batch: Batch, known: Past, forcing: Tensor) -> tuple[float, ...]:
     """
     moments, _ = analyses(batch, known, EVERY)
     misses = []
-    for moment in moments:
-        at = known.hours(moment.hour + LEADS)
-        hours = np.full(known.starts.size, moment.hour)
-        ahead = rollout(batch, moment.belief, moment.open_loop, forcing[at], hours)
+    for wider, belief, hours, at in issues(batch, known, moments):
+        ahead = rollout(wider, belief, belief.mean, forcing[at], hours)
         median = ahead.median.clamp(min=NO_FLOW).numpy()
         observed = np.maximum(known.observed[at].numpy(), NO_FLOW)
         misses.append(np.abs(np.log(observed / median)) / predictive.spread(median, ahead.variance.numpy()))
-    within = np.nanquantile(np.stack(misses), SHARE, axis=(0, 2))
+    within = np.nanquantile(np.concatenate(misses, axis=1), SHARE, axis=1)
     return tuple(float(x) for x in within / norm.ppf(0.5 + SHARE / 2))
