@@ -1,0 +1,55 @@
+"""A small deployment for the tests of whole steps: made-up gauges, parameters without a search, no file outside tmp."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hydroda import fitting, steps
+from hydroda.settings import Settings, load
+from hydroda.sources import synthetic
+from hydroda.units import HOUR
+
+START = np.datetime64("2003-01-01T00", "ns")
+CALIBRATED_UNTIL = np.datetime64("2003-05-31T23", "ns")
+END = np.datetime64("2003-06-30T23", "ns")
+FIRST = np.datetime64("2003-06-10T06", "ns")  # a cycle with data before and after it
+GAUGES = (("ach", 40.0), ("bregenz", 160.0))
+EFFORT = fitting.Effort(model=(2, 6), filter=(1, 6))
+SMALL = (
+    '[deployment]\ndomain = "alps"\n[cycle]\nwindow_hours = 30\nspin_up_hours = 1200\n[forcing]\nforecast = "none"\n'
+    + "".join(f"[[catchment]]\nid = '{name}'\narea_km2 = {area}\nlat = 47.0\nlon = 9.8\n" for name, area in GAUGES)
+)
+
+
+def with_late_values(records):
+    """Records in which every seventh discharge of one gauge came hours late, and some were corrected later."""
+    late = (np.arange(records.sizes["record"]) % 7 == 3) & (records["station"].values == "ach")
+    hours = 1 + np.arange(late.size) % 5
+    known = np.where(late, records["time"].values + hours * HOUR, records["time"].values)
+    return records.assign_coords(known=("record", known.astype("datetime64[ns]")))
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory) -> Path:
+    """The settings file of a calibrated deployment with half a year of data; copy its folder before writing to it."""
+    folder = tmp_path_factory.mktemp("deployed")
+    config = folder / "hydroda.toml"
+    config.write_text(SMALL)
+    settings = load(config)
+    found = synthetic.read(START, END, settings.catchments, now=END)
+    assert not steps.store_of(settings).append(with_late_values(found), now=END + 24 * HOUR).problems
+    results = steps.calibrate(
+        settings, [name for name, _ in GAUGES], START + 20 * 24 * HOUR, CALIBRATED_UNTIL, effort=EFFORT
+    )
+    assert not [result for result in results if result.failed]
+    return config
+
+
+@pytest.fixture
+def settings(deployed, tmp_path) -> Settings:
+    """A copy of the deployment of its own."""
+    import shutil
+
+    shutil.copytree(deployed.parent, tmp_path / "mine")
+    return load(tmp_path / "mine" / "hydroda.toml")

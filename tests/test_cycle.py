@@ -1,0 +1,234 @@
+"""The cycle: a backfill is the hourly runs, nothing is known too early, late data count, a kill costs nothing."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import FIRST
+
+from hydroda import domain as domains
+from hydroda import netcdf, operation, records, restart, start, steps
+from hydroda.acceptance import check
+from hydroda.domain import store_of
+from hydroda.fields import MISSING
+from hydroda.groups import grouped
+from hydroda.settings import load
+from hydroda.units import HOUR
+
+CLOCK = ("date_created", "history", "hydroda_run_id")  # all that may follow the clock
+LABEL = ("id", "hydroda_run_kind", "title", "summary")  # what says that a hindcast is one
+TWO_DAYS = 48
+
+
+def same(a: xr.Dataset, b: xr.Dataset, but: tuple[str, ...] = CLOCK) -> bool:
+    """Equal in every number, bit for bit, and in all attributes but some."""
+    told = [{k: v for k, v in ds.attrs.items() if k not in but and k != "hydroda_data_sha256"} for ds in (a, b)]
+    return told[0] == told[1] and a.drop_attrs(deep=False).identical(b.drop_attrs(deep=False))
+
+
+def hourly(settings, count, first=FIRST):
+    for i in range(count):
+        done = steps.run(settings, first + i * HOUR)
+        assert done.state in ("published", "degraded"), done
+    return [first + i * HOUR for i in range(count)]
+
+
+def test_a_hindcast_of_two_days_is_two_days_of_hourly_runs(settings):
+    cycles = hourly(settings, TWO_DAYS)
+    store = store_of(settings)
+    steps.hindcast(settings, cycles[0], cycles[-1], forcing="none", products=True)
+    for cycle in cycles:
+        live, past = (netcdf.read(store.product_path(kind, cycle)) for kind in ("fc", "fc-hindcast"))
+        assert same(live, past, CLOCK + LABEL), cycle
+        check(live)
+    for day in np.unique(np.array(cycles).astype("datetime64[D]")).astype("datetime64[ns]")[1:]:
+        live, past = (netcdf.read(store.product_path(kind, day)) for kind in ("an", "an-hindcast"))
+        assert same(live, past, CLOCK + LABEL), day
+    archive = netcdf.read(store.archive_path("none", cycles[0]))
+    last = netcdf.read(store.product_path("fc", cycles[-1]))
+    np.testing.assert_allclose(archive["discharge"].values[-1], last["discharge"].values, rtol=1e-6)
+
+
+def test_forecasts_rolled_out_together_are_those_rolled_out_alone(settings):
+    end = FIRST + 30 * HOUR
+    paths = steps.hindcast(settings, FIRST, end, forcing="observed")
+    together = netcdf.read(paths[0])
+    shutil.rmtree(store_of(settings).folder / "hindcast")
+    shutil.rmtree(store_of(settings).folder / "belief-hindcast")
+    alone = netcdf.read(steps.hindcast(settings, FIRST, end, forcing="observed", products=True)[0])
+    xr.testing.assert_allclose(together, alone, rtol=1e-6)
+
+
+def test_nothing_is_known_before_it_is_known(settings):
+    """Changing every value known after the cut-off changes nothing in that product."""
+    other = settings.file.parent / "changed"
+    shutil.copytree(settings.store, other / "store")
+    shutil.copy(settings.file, other)
+    changed = load(other / "hydroda.toml")
+    until = settings.known_by(FIRST)
+    stations = [c.id for c in settings.catchments]
+    everything = store_of(settings).observations(stations, FIRST - 4000 * HOUR, FIRST + 1000 * HOUR)
+    after = everything["known"].values > until
+    assert after.any()
+    assert (everything["time"].values[after] <= FIRST).any()
+    shutil.rmtree(store_of(changed).folder / "observations")
+    wrong = everything.copy(deep=True)
+    for name in ("discharge", "precipitation"):
+        wrong[name].values[after] = 3.0 * wrong[name].values[after] + 1.0
+    store_of(changed).append(wrong, now=FIRST + 2000 * HOUR)
+    for one in (settings, changed):
+        steps.run(one, FIRST)
+    mine, theirs = (netcdf.read(store_of(one).product_path("fc", FIRST)) for one in (settings, changed))
+    assert same(mine, theirs)
+
+
+def test_a_run_repeated_is_the_same_file(settings):
+    hourly(settings, 3)
+    store = store_of(settings)
+    path = store.product_path("fc", FIRST + 2 * HOUR)
+    before = netcdf.read(path)
+    assert steps.run(settings, FIRST + 2 * HOUR).state == "skipped"
+    assert steps.run(settings, FIRST + 2 * HOUR, force=True).state == "degraded"
+    assert same(before, netcdf.read(path))
+
+
+def test_a_late_value_is_used_as_soon_as_it_is_there(settings):
+    hourly(settings, 2)
+    store, third = store_of(settings), FIRST + 2 * HOUR
+    corrected = store.observations(["ach"], FIRST - 3 * HOUR, FIRST)
+    corrected = records.select(corrected, np.isfinite(corrected["discharge"].values))
+    corrected["discharge"].values[:] *= 1.4
+    news = corrected.assign_coords(known=("record", np.full(corrected.sizes["record"], third)))
+    untouched = settings.file.parent / "untouched"
+    shutil.copytree(settings.store, untouched / "store")
+    shutil.copy(settings.file, untouched)
+    store.append(news, now=third)
+    without = load(untouched / "hydroda.toml")
+    for one in (settings, without):
+        steps.run(one, third)
+    mine, theirs = (netcdf.read(store_of(one).product_path("fc", third)).discharge for one in (settings, without))
+    assert (mine.values[:, 0] > theirs.values[:, 0]).all()
+    assert (mine.values[:, 1] == theirs.values[:, 1]).all()
+
+
+def test_missed_cycles_are_pending_in_order_and_bounded(settings):
+    assert steps.pending(settings, FIRST) == [FIRST]
+    hourly(settings, 1)
+    assert steps.pending(settings, FIRST) == []
+    assert steps.pending(settings, FIRST + 3 * HOUR) == [FIRST + i * HOUR for i in (1, 2, 3)]
+    assert len(steps.pending(settings, FIRST + 500 * HOUR)) == settings.cycle.catch_up_hours + 1
+
+
+def test_a_damaged_belief_costs_an_hour_of_replay_not_the_forecast(settings):
+    hourly(settings, 3)
+    store = store_of(settings)
+    store.belief_path(FIRST + 2 * HOUR).write_bytes(b"\x89HDF rubbish")
+    done = steps.run(settings, FIRST + 3 * HOUR)
+    product = netcdf.read(done.files[0])
+    assert product.attrs["hydroda_start_kind"] == "older_state"
+    assert product.attrs["hydroda_state_age_hours"] == settings.cycle.window_hours + 1
+    assert np.isfinite(product.discharge.values).all()
+
+
+def test_a_belief_of_other_parameters_is_not_used(settings):
+    hourly(settings, 2)
+    store = store_of(settings)
+    content = store.read_parameters("ach")
+    content["parameters"]["soil_capacity"] *= 1.01
+    store.write_parameters("ach", content)
+    done = steps.run(settings, FIRST + 2 * HOUR)
+    assert netcdf.read(done.files[0]).attrs["hydroda_start_kind"] == "cold"
+    domain = domains.load(settings)
+    (group,), _ = grouped(domain)
+    assert start.begin(domain, group, FIRST + 3 * HOUR).kind == "warm"
+
+
+def test_beliefs_survive_a_file_bit_for_bit(settings, tmp_path):
+    hourly(settings, 1)
+    domain = domains.load(settings)
+    (group,), _ = grouped(domain)
+    moment = start.begin(domain, group, FIRST + HOUR).moment
+    path = tmp_path / "belief.nc"
+    netcdf.write(restart.dataset([restart.Saved(group.ids, group.fingerprints, moment)]), path, record_dim=None)
+    (back,) = restart.groups_of(netcdf.read(path))
+    assert restart.digest(back.moment) == restart.digest(moment)
+    assert back.fingerprints == group.fingerprints
+
+
+def test_a_catchment_without_parameters_does_not_stop_the_others(settings):
+    store_of(settings).parameters_path("ach").unlink()
+    done = steps.run(settings, FIRST)
+    product = check(netcdf.read(done.files[0]))
+    assert done.state == "degraded"
+    assert "ach is not calibrated" in done.message
+    assert (product.discharge_status.values[:, 0] == MISSING).all()
+    assert np.isfinite(product.discharge.values[:, 1]).all()
+
+
+def test_a_storm_of_impossible_weather_stays_with_its_catchment(settings):
+    store = store_of(settings)
+    some = store.observations(["ach"], FIRST - 5 * HOUR, FIRST)
+    some["precipitation"].values[:] = np.inf
+    some["discharge"].values[:] = -999999.0
+    storm = some.assign_coords(known=("record", np.full(some.sizes["record"], FIRST)))
+    calm = steps.run(settings, FIRST)
+    before = netcdf.read(calm.files[0])
+    store.append(storm, now=FIRST)
+    steps.run(settings, FIRST, force=True)
+    after = check(netcdf.read(calm.files[0]))
+    assert np.isfinite(after.discharge.values).all()
+    assert (after.discharge.values[:, 1] == before.discharge.values[:, 1]).all()
+
+
+def test_numerics_that_fail_leave_the_last_good_files(settings, monkeypatch):
+    hourly(settings, 1)
+    monkeypatch.setattr(operation, "outlook", lambda *_: 1 / 0)
+    done = steps.run(settings, FIRST + HOUR)
+    assert done.state == "failed"
+    assert "ZeroDivisionError" in done.message
+    assert store_of(settings).cycles("belief") == [FIRST]
+    monkeypatch.undo()
+    assert steps.run(settings, FIRST + HOUR).state == "degraded"
+
+
+LOOP = """
+import sys, numpy as np, torch
+from pathlib import Path
+from hydroda import steps
+from hydroda.settings import load
+settings, first = load(Path(sys.argv[1])), np.datetime64(sys.argv[2], "ns")
+steps.run(settings, first)
+print("ready", flush=True)
+for hour in range(1, 1000):
+    steps.run(settings, first + hour * np.timedelta64(1, "h"))
+"""
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(40, marks=pytest.mark.slow)])
+def test_kill_9_leaves_no_damaged_file_and_the_next_run_completes(settings, kills):
+    random = np.random.default_rng(kills)
+    store, first = store_of(settings), FIRST
+    for _ in range(kills):
+        victim = subprocess.Popen(
+            [sys.executable, "-c", LOOP, str(settings.file), str(first)],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == b"ready\n"
+        time.sleep(random.uniform(0.05, 1.0))
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+        for path in store.folder.rglob("hydroda_*.nc"):
+            netcdf.read(path)
+        first = store.cycles("belief")[0] + HOUR
+        assert steps.run(settings, first).state == "degraded"
+    store.remove_stale_temporaries(older_than=0.0)
+    assert not [path for path in Path(store.folder).rglob(".*.tmp")]
