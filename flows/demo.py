@@ -12,10 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from flows import PREFECT_SETTINGS
-from hydroda import netcdf, steps
-from hydroda.console import progress
+from hydroda import steps
 from hydroda.settings import Settings, load
-from hydroda.store import Store
 from hydroda.units import HOUR, iso
 
 DATA = Path(__file__).parent.parent / "data"
@@ -24,7 +22,6 @@ CATCHMENTS = (
     ("alder", 85.0, 47.1, 9.6, 120.0, "Alder Brook (made up)", "pet_mm_per_year = 520.0\nthresholds = [25.0, 50.0]\n"),
     ("fell", 310.0, 46.9, 10.1, 640.0, "Fell Water (made up)", "pet_mm_per_year = 410.0\nthresholds = [90.0, 160.0]\n"),
 )
-CALIBRATION = np.datetime64("2023-01-01T00", "ns"), np.datetime64("2024-08-31T23", "ns")
 LAST = np.datetime64("2024-11-01T15", "ns")
 CYCLES = (LAST - 2 * HOUR, LAST - HOUR, LAST)
 SOURCE = '\n[[source]]\nname = "weather"\nkind = "netcdf_folder"\nfolder = "weather"\ncontent = "forecasts"\n'
@@ -54,30 +51,18 @@ def prepare(folder: Path) -> Settings:
             steps.add_catchment(config, station, csv, area, lat=lat, lon=lon, elevation=elevation, name=name)
             config.write_text(config.read_text(encoding="utf-8") + by_hand, encoding="utf-8")
     settings = load(config)
-    store = Store(settings.store, settings.deployment.domain)
-    new = [c.id for c in settings.catchments if store.read_parameters(c.id) is None]
-    if new:
-        print(f"calibrating {', '.join(new)} on {iso(CALIBRATION[0])} to {iso(CALIBRATION[1])}")
-        with progress("calibrate") as report:
-            results = steps.calibrate(settings, new, *CALIBRATION, progress=report)
-        for result in results:
-            print(result.summary)
+    for station in steps.uncalibrated(settings):
+        steps.adopt(settings, station, DATA / f"{station}_parameters.json")
     return settings
 
 
 def show(settings: Settings) -> None:
-    """The last forecast as a table, and where it is."""
-    path = Store(settings.store, settings.deployment.domain).product_path("fc", LAST)
-    forecast = netcdf.read(path)
-    leads = [1, 3, 6, 12, 24]
-    print(f"\ndischarge [m3/s] forecast at {iso(LAST)}, best estimate and 90 % interval")
-    print("".join(["          ", *(f"{f'+{lead} h':>20}" for lead in leads)]))
-    for i, station in enumerate(forecast["station_id"].values):
-        best, low, high = (forecast[f"discharge{q}"].values[[h - 1 for h in leads], i] for q in ("", "_q05", "_q95"))
-        cells = (f"{b:.1f} ({a:.1f} - {c:.1f})" for b, a, c in zip(best, low, high, strict=True))
-        print("".join([f"{station:10}", *(f"{cell:>20}" for cell in cells)]))
-    print(f"\nforecast  {path}\npage      {steps.report(settings)}")
-    print(f"go on     cd {settings.file.parent} && ../{Path(sys.executable).parent.name}/hydroda --help")
+    """The last forecast as a table, and where to look."""
+    print(f"\n{steps.forecast_table(settings)}")
+    for picture in steps.hydrographs(settings):
+        print(f"picture   {picture}")
+    print(f"page      {steps.report(settings)}")
+    print(f"go on     cd {settings.file.parent} && ../{Path(sys.executable).parent.name}/hydroda --help".rstrip())
 
 
 def main(folder: Path = Path("demo")) -> int:

@@ -1,19 +1,20 @@
 """Pictures of forecasts and scores, for a tired forecaster at 3 a.m.; `drawing` makes files of them."""
 
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib
-import matplotlib.dates as mdates
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
-from hydroda import quality
-from hydroda.drawing import BLUE, GREY, INK, LINES, PALE, SKY, STYLE, VERMILLION
-from hydroda.schema import quantile_name
+from hydroda import drawing, quality
+from hydroda.drawing import BLUE, GREY, INK, LIGHT, LINES, PALE, SKY, STYLE, VERMILLION, clock, flow, remark
+from hydroda.fields import FLAG_VALUES, GOOD, STATUS_MEANINGS
+from hydroda.schema import LEADS, quantile_name
 from hydroda.units import HOUR
 from hydroda.verification import BY_METHOD, LABELS, METHODS
 
@@ -21,7 +22,12 @@ FRAMING = ("forecast", "open_loop", "decaying_error")  # the axis is made for th
 PAST = 72 * HOUR
 FAR = 1.6  # a warning level so many times above everything else would flatten the hydrograph: named, not drawn
 RUNAWAY = 3.0  # the same for the 95 percent quantile, which then runs out of the chart
+HEAD_ROOM = 1.12  # above the data, for what is written at the top
+LONGEST_NAME = 60
+MARGINS = {"left": 0.1, "right": 0.935, "top": 0.91, "bottom": 0.215, "hspace": 0.19}  # hours are below each other
+ORDER = ("observed", "observed, doubtful", "analysis", "forecast (median)", "50 % interval", "90 % interval")
 M3S = "m³/s"
+WARN: dict[str, Any] = {"color": VERMILLION, "fontsize": 8.5}
 
 
 def hydrograph(
@@ -33,134 +39,160 @@ def hydrograph(
     selected at the station already; `precipitation` covers past and lead hours. The last 72 h of the past are shown.
     """
     cycle = forecast.forecast_reference_time.values[()]
-    past = None if past is None else past.sel(time=past.time > cycle - PAST)
-    precipitation = None if precipitation is None else precipitation.sel(time=precipitation.time > cycle - PAST)
-    start = min([cycle - HOUR, *([] if past is None else past.time.values)])
+    past = _recent(past, cycle)
+    start = cycle - HOUR if past is None else past.time.values[0] - HOUR
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 5.4), layout="constrained")
-        rain_axes, axes = figure.subplots(2, 1, sharex=True, height_ratios=[1, 3.6])
-        _rain(rain_axes, precipitation, cycle)
+        figure = Figure(figsize=(8.4, 5.2))
+        rain_axes, axes = figure.subplots(2, 1, sharex=True, height_ratios=[1, 3.6], gridspec_kw=MARGINS)
+        _rain(rain_axes, precipitation, start, cycle)
         _past(axes, past)
         _lead_hours(axes, forecast, past)
-        top = _ceiling(forecast, past)
-        note = _thresholds(axes, forecast, top)
-        axes.set_ylim(0, 1 if np.isnan(top) else _with_levels(forecast, top))
-        axes.tick_params(labelleft=not np.isnan(top))
+        height = _height(forecast, past)
+        notes = [*_thresholds(axes, forecast, height), *_doubts(past, height)]
+        axes.set_ylim(0, height)
         axes.set_ylabel(f"discharge [{M3S}]")
+        axes.tick_params(labelright=True, length=0)
         for each in (rain_axes, axes):
             each.axvspan(start, cycle, color=PALE, zorder=-5)
             each.axvline(cycle, color=INK, linewidth=1.2)
-        axes.annotate(
-            f"issued {_clock(cycle)}",
-            (cycle, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(-4, -3),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=8.5,
-            bbox={"facecolor": PALE, "edgecolor": "none", "pad": 1.5},
-        )
+        words = f"\N{NO-BREAK SPACE}issued {clock(cycle)}\N{NO-BREAK SPACE}"
+        side = "right" if cycle - start > 24 * HOUR else "left"  # of the line there is room
+        axes.text(cycle, 0.99, words, transform=axes.get_xaxis_transform(), ha=side, va="top", fontsize=8.5)
+        axes.text(1, 1.01, "\n".join(notes), transform=axes.transAxes, ha="right", va="bottom", **WARN)
         axes.set_xlim(start, forecast.time.values[-1])
-        _time_axis(axes)
-        rain_axes.set_title(_headline(forecast), fontsize=10.5)
-        handles, labels = _legend(axes)
-        columns = len(labels) if len(labels) < 7 else 4
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8.5)
-        if note:
-            axes.annotate(
-                note, (1, 1), xycoords="axes fraction", ha="right", va="bottom", fontsize=8.5, color=VERMILLION
-            )
+        drawing.time_axis(axes)
+        rain_axes.set_title(_title(forecast), parse_math=False)
+        drawing.legend(figure, axes, 6, ORDER)
     return figure
 
 
-def skill_by_lead(scores: xr.Dataset, score: str = "nse") -> Figure:
+def skill_by_lead(scores: xr.Dataset, score: str = "nse", columns: int = 3) -> Figure:
     """One score of all methods by lead, a panel for each station.
 
-    The axis fits forecast, open loop and decaying error; a baseline that leaves it is named with its last value.
+    The axis fits forecast, open loop and decaying error; a baseline that ends outside is named with its last value.
     """
+    perfect = BY_METHOD[score].perfect
 
-    def panel(axes: Axes, of: xr.Dataset) -> None:
+    def panel(axes: Axes, of: xr.Dataset) -> str:
         leads, values = of.forecast_period.values, of[score]
-        for method in reversed(METHODS):
+        for method in METHODS:
             axes.plot(leads, values.sel({"method": method}), label=LABELS[method], **LINES[method])
-        low, high = _frame(values, BY_METHOD[score].perfect)
-        axes.axhline(BY_METHOD[score].perfect, color=GREY, linewidth=0.8)
+        axes.axhline(perfect, color=GREY, linewidth=0.8)
+        low, high = _frame(values, perfect)
         axes.set_ylim(low, high)
-        _name_absent(axes, values, low, high)
+        ends = {LABELS[m]: float(values.sel({"method": m})[-1]) for m in METHODS}
+        absent = ", ".join(f"{name} {end:.2f}" for name, end in ends.items() if end < low or end > high)
+        return f"outside at {leads[-1]} h: {absent}" if absent else ""
 
-    units = BY_METHOD[score].units.replace("m3 s-1", M3S)
-    name = (
-        score.upper().replace("_", " ") if score in ("nse", "kge", "rmse", "mae", "crps") else score.replace("_", " ")
-    )
-    return _panels(scores, panel, name if units == "1" else f"{name} [{units}]")
+    units = BY_METHOD[score].units.replace("m3 s-1", M3S).replace("percent", "%")
+    name = score.upper() if score in ("nse", "kge", "rmse", "mae", "crps") else score.replace("_", " ")
+    return _panels(scores, panel, name if units == "1" else f"{name} [{units}]", columns)
 
 
-def coverage_by_lead(scores: xr.Dataset) -> Figure:
+def coverage_by_lead(scores: xr.Dataset, columns: int = 3) -> Figure:
     """How many observations the 50 and 90 % intervals hold by lead, a panel for each station."""
 
-    def panel(axes: Axes, of: xr.Dataset) -> None:
+    def panel(axes: Axes, of: xr.Dataset) -> str:
         for share, style in (("90", "-"), ("50", "--")):
-            axes.axhline(int(share), color=GREY, linewidth=1.0, linestyle=":")
-            axes.plot(
-                of.forecast_period.values,
-                of[f"coverage_{share}"],
-                color=BLUE,
-                linestyle=style,
-                linewidth=2.2,
-                label=f"inside the {share} % interval",
-            )
-        axes.plot([], [], color=GREY, linewidth=1.0, linestyle=":", label="as it should be")
+            look: dict[str, Any] = {"color": BLUE, "linestyle": style, "linewidth": 2.2}
+            axes.plot(of.forecast_period, of[f"coverage_{share}"], label=f"inside the {share} % interval", **look)
+            axes.axhline(int(share), color=INK, linewidth=1.0, linestyle=":")
+        axes.plot([], [], color=INK, linewidth=1.0, linestyle=":", label="as it should be")
         axes.set_ylim(0, 100)
         axes.set_yticks([0, 25, 50, 75, 90, 100])
+        return ""
 
-    return _panels(scores, panel, "observations inside [%]")
+    return _panels(scores, panel, "observations inside [%]", columns)
 
 
-def _panels(scores: xr.Dataset, panel: Callable[[Axes, xr.Dataset], None], label: str) -> Figure:
-    """A grid of panels that share the lead axis and one legend."""
-    stations = scores.station.values
-    columns = min(len(stations), 3)
+def highest(forecast: xr.Dataset) -> tuple[float, float, float, np.datetime64] | None:
+    """The highest flow of one station's forecast, its 90 % interval [m³/s] and its hour; None without a forecast."""
+    if forecast.discharge.isnull().all():
+        return None
+    peak = forecast.isel(time=int(np.nanargmax(forecast.discharge.values)))
+    best, low, high = (float(peak[name]) for name in ("discharge", quantile_name(0.05), quantile_name(0.95)))
+    return best, low, high, peak.time.values[()]
+
+
+def name_of(forecast: xr.Dataset) -> str:
+    """The name of one station, or its id where it has none, on one line."""
+    return " ".join(str(forecast.station_name.values).split()) or str(forecast.station_id.values)
+
+
+def status_of(forecast: xr.Dataset) -> tuple[int, str]:
+    """The worst status of one station's hours, and in words, with the number of hours where it is not all of them."""
+    flags = forecast.discharge_status.values
+    worst, count = int(flags.max()), int((flags == flags.max()).sum())
+    words = dict(zip(FLAG_VALUES.tolist(), STATUS_MEANINGS.split(), strict=True))[worst].replace("_", " ")
+    return worst, words if count == flags.size else f"{words} ({count} of {flags.size} h)"
+
+
+def headline(forecast: xr.Dataset) -> str:
+    """The highest flow ahead with its 90 % interval and time."""
+    peak = highest(forecast)
+    if peak is None:
+        return "no forecast"
+    best, low, high, when = peak
+    return f"highest in 24 h {flow(best)} {M3S} ({flow(low)} to {flow(high)}) at {clock(when)}"
+
+
+def _panels(scores: xr.Dataset, panel: Callable[[Axes, xr.Dataset], str], label: str, columns: int) -> Figure:
+    """A grid of panels that share one legend; what `panel` returns is written below its axis."""
+    stations, last = scores.station.values, int(scores.forecast_period[-1])
+    columns = min(len(stations), columns)
     rows = -(-len(stations) // columns)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(4.1 * columns, 5.4), 2.9 * rows + 0.9), layout="constrained")
-        grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
+        figure = Figure(figsize=(max(4.2 * columns, 5.6), 3.0 * rows + 0.9), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
         for axes, station in zip(grid.flat, stations, strict=False):
             of = scores.sel(station=station)
-            panel(axes, of)
-            axes.set_title(f"{station}   n = {_range(of.n.values)}")
-            axes.set_xlim(1, int(of.forecast_period[-1]))
-            axes.set_xticks([1, *range(3, int(of.forecast_period[-1]) + 1, 3)])
-            axes.tick_params(labelbottom=True)
+            below = textwrap.fill(panel(axes, of), 56)
+            low, high = int(of.n.min()), int(of.n.max())
+            axes.set_title(f"{station}, n = {low}" + (f" to {high}" if high > low else ""), parse_math=False)
+            axes.set_xlim(1, max(last, 2))
+            axes.set_xticks([1, *range(3, last + 1, 3)])
+            axes.set_xlabel(f"lead time [h]\n{below}".strip(), fontsize=8.5)
+            axes.set_ylabel(label)
+            if not high:
+                remark(axes, "no forecast could be scored", 0.5, "center")
         for axes in grid.flat[len(stations) :]:
             axes.remove()
-        figure.supxlabel("lead time [h]", fontsize=9.5)
-        figure.supylabel(label, fontsize=9.5)
-        handles, labels = grid.flat[0].get_legend_handles_labels()
-        order = slice(None, None, -1) if len(labels) == len(METHODS) else slice(None)
-        figure.legend(
-            handles[order], labels[order], loc="outside lower center", ncols=min(columns + 1, 4), fontsize=8.5
-        )
+        drawing.legend(figure, grid.flat[0], min(columns + 1, 4))
     return figure
 
 
-def _rain(axes: Axes, precipitation: xr.DataArray | None, cycle: np.datetime64) -> None:
+def _recent(past: xr.Dataset | None, cycle: np.datetime64) -> xr.Dataset | None:
+    """Every hour of the past up to the cycle from the first one that is known and not too old; NaN is missing."""
+    if past is None:
+        return None
+    times = past.time.values[(past.time.values > cycle - PAST) & (past.time.values <= cycle)]
+    names = ("discharge", "discharge_open_loop", "discharge_observed", "discharge_observed_qc")
+    if not times.size:
+        return None
+    return past[[name for name in names if name in past]].reindex(time=np.arange(times.min(), cycle + HOUR, HOUR))
+
+
+def _rain(axes: Axes, precipitation: xr.DataArray | None, start: np.datetime64, cycle: np.datetime64) -> None:
     """Bars that hang from the top, each over the hour that ends at its stamp; rain to come is hatched."""
     axes.set_ylabel("rain\n[mm/h]")
-    most = 0.0
+    edges = np.arange(start, cycle + (LEADS[-1] + 1) * HOUR, HOUR)
+    ahead, rain = edges[1:] > cycle, np.full(edges.size - 1, np.nan)
     if precipitation is not None:
-        past = precipitation.time.values <= cycle
-        looks: list[tuple[np.ndarray, dict[str, Any]]] = [
-            (past, {"color": SKY}),
-            (~past, {"facecolor": "#cfe8f7", "edgecolor": SKY, "hatch": "////"}),
-        ]
-        for chosen, look in looks:
-            hours = precipitation[chosen]
-            axes.bar(hours.time.values, hours.values, width=-HOUR, align="edge", linewidth=0.4, **look)
-        most = float(precipitation.max()) if precipitation.notnull().any() else 0.0
-        if precipitation[~past].notnull().sum() == 0:
-            _remark(axes, "no rain forecast", 0.985, "right")
-    axes.set_ylim(max(1.1 * most, 1.0), 0)
+        rain = precipitation.reindex(time=edges[1:]).values.astype(float)
+    unknown, limit = np.isnan(rain), max(1.1 * np.nanmax(rain, initial=0.0), 1.0)
+    looks: list[tuple[np.ndarray, dict[str, Any]]] = [
+        (np.where(unknown, limit, np.nan), {"color": LIGHT}),
+        (np.where(ahead, np.nan, rain), {"color": SKY}),
+        (np.where(ahead, rain, np.nan), {"facecolor": "#cfe8f7", "edgecolor": SKY, "hatch": "////"}),
+    ]
+    for values, look in looks:
+        if np.isfinite(values).any():
+            axes.stairs(values, edges, fill=True, linewidth=0.4, **look)
+    if unknown[ahead].all():
+        remark(axes, "no rain forecast", 0.985, "right")
+    elif unknown.any():
+        remark(axes, "grey: not known", 0.985, "right")
+    axes.set_ylim(limit, 0)
     axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     axes.tick_params(which="both", bottom=False)
     axes.spines["bottom"].set_visible(False)
@@ -170,130 +202,90 @@ def _past(axes: Axes, past: xr.Dataset | None) -> None:
     """Observations by their quality, the analysis, and the open loop where it is known."""
     if past is None:
         return
-    time = past.time.values
     if "discharge_open_loop" in past:
-        axes.plot(time, past.discharge_open_loop, **LINES["open_loop"])
-    axes.plot(time, past.discharge, color=BLUE, linewidth=1.4, label="analysis")
+        drawing.line(axes, past.time, past.discharge_open_loop, LABELS["open_loop"], LINES["open_loop"])
+    drawing.line(axes, past.time, past.discharge, "analysis", {"color": BLUE, "linewidth": 1.4})
+    look = {"linestyle": "none", "markersize": 5, "zorder": 4}
+    drawing.line(axes, past.time, _observed(past, doubted=False), "observed", {**look, "marker": ".", "color": INK})
+    doubtful = {**look, "marker": "x", "color": VERMILLION}
+    drawing.line(axes, past.time, _observed(past, doubted=True), "observed, doubtful", doubtful)
+
+
+def _observed(past: xr.Dataset, doubted: bool) -> np.ndarray:
+    """Observations that quality control doubts, or the others; elsewhere NaN."""
     if "discharge_observed" not in past:
-        return
-    observed = past.discharge_observed.values
-    flags = (
-        past.discharge_observed_qc.values if "discharge_observed_qc" in past else np.full(observed.shape, quality.PASS)
-    )
-    doubted = np.isin(flags, (quality.SUSPECT, quality.FAIL))
-    axes.plot(time[~doubted], observed[~doubted], ".", color=INK, markersize=5, label="observed", zorder=4)
-    if (doubted & np.isfinite(observed)).any():
-        axes.plot(
-            time[doubted], observed[doubted], "x", color=VERMILLION, markersize=6, label="observed, doubtful", zorder=4
-        )
+        return np.full(past.time.size, np.nan)
+    flags = past.get("discharge_observed_qc", xr.full_like(past.discharge_observed, quality.PASS))
+    return past.discharge_observed.where(flags.isin((quality.SUSPECT, quality.FAIL)) == doubted).values
 
 
 def _lead_hours(axes: Axes, forecast: xr.Dataset, past: xr.Dataset | None) -> None:
     """Median, bands and open loop of the 24 hours; the median goes on from the analysis."""
-    time = forecast.time.values
-    bounds = [forecast[quantile_name(level)].values for level in (0.05, 0.25, 0.75, 0.95)]
-    axes.fill_between(time, bounds[0], bounds[3], color=BLUE, alpha=0.17, linewidth=0, label="90 % interval")
-    axes.fill_between(time, bounds[1], bounds[2], color=BLUE, alpha=0.3, linewidth=0, label="50 % interval")
-    axes.plot(time, forecast.discharge_open_loop, label=LABELS["open_loop"], **LINES["open_loop"])
-    cycle = forecast.forecast_reference_time.values[()]
-    now = [] if past is None else past.discharge.values[past.time.values == cycle]
-    median = np.concatenate([now, forecast.discharge.values])
-    axes.plot([cycle, *time][-median.size :], median, label="forecast (median)", **LINES["forecast"])
+    time, cycle = forecast.time.values, forecast.forecast_reference_time.values[()]
+    drawing.line(axes, time, forecast.discharge_open_loop, LABELS["open_loop"], LINES["open_loop"])
     if forecast.discharge.isnull().all():
-        _remark(axes, "no forecast for this station", 0.985, "right")
+        remark(axes, "no forecast", 0.985, "right")
+        return
+    for share, low, high, alpha in (("90", 0.05, 0.95, 0.17), ("50", 0.25, 0.75, 0.3)):
+        bounds = forecast[quantile_name(low)], forecast[quantile_name(high)]
+        axes.fill_between(time, *bounds, color=BLUE, alpha=alpha, linewidth=0, label=f"{share} % interval")
+    now = np.nan if past is None else past.discharge.values[-1]
+    median = [now, *forecast.discharge.values]
+    axes.plot([cycle, *time], median, label="forecast (median)", **LINES["forecast"])
 
 
-def _ceiling(forecast: xr.Dataset, past: xr.Dataset | None) -> float:
-    """The largest discharge worth the height of the chart; a failed observation or an endless tail is not."""
+def _levels(forecast: xr.Dataset) -> dict[int, float]:
+    """Warning levels of the station by their number, lowest first."""
+    levels = {k: float(forecast[f"threshold_t{k}"]) for k in range(1, 10) if f"threshold_t{k}" in forecast}
+    return {k: level for k, level in levels.items() if np.isfinite(level)}
+
+
+def _height(forecast: xr.Dataset, past: xr.Dataset | None) -> float:
+    """Of the axis [m³/s]: all that is worth seeing, and the warning levels that are near.
+
+    A doubtful observation or an endless tail is not.
+    """
     shown = [forecast[name].values for name in ("discharge", quantile_name(0.75), "discharge_open_loop")]
     if past is not None:
-        shown.append(past.discharge.values)
-        if "discharge_observed" in past:
-            good = True
-            if "discharge_observed_qc" in past:
-                good = past.discharge_observed_qc.values != quality.FAIL
-            shown.append(np.where(good, past.discharge_observed.values, np.nan))
-    values = np.concatenate(shown)
-    if np.isnan(values).all():
-        return np.nan
-    most = float(np.nanmax(values))
-    tail = forecast[quantile_name(0.95)].values
-    return max(most, min(float(np.nanmax(tail)), RUNAWAY * most)) if np.isfinite(tail).any() else most
+        shown += [past.discharge.values, _observed(past, doubted=False)]
+    most = float(np.nanmax(np.concatenate(shown), initial=0.0))
+    top = float(np.nanmax([most, min(float(forecast[quantile_name(0.95)].max()), RUNAWAY * most)]))
+    return HEAD_ROOM * max([top, *(level for level in _levels(forecast).values() if level <= FAR * top)]) or 1.0
 
 
-def _levels(forecast: xr.Dataset) -> list[float]:
-    """Warning levels of the station, lowest first."""
-    names = sorted(str(name) for name in forecast.variables if str(name).startswith("threshold_t"))
-    levels = [float(forecast[name]) for name in names]
-    return [level for level in levels if np.isfinite(level)]
+def _thresholds(axes: Axes, forecast: xr.Dataset, height: float) -> list[str]:
+    """Lines at the warning levels on the chart, close ones with one label; what to say of those beyond it."""
+    near = {k: level for k, level in _levels(forecast).items() if level <= height}
+    groups: list[list[int]] = []
+    for k, level in near.items():
+        axes.axhline(level, color=VERMILLION, linewidth=0.8 + 0.4 * k, linestyle=(0, (6, 2)), zorder=1)
+        if groups and level - near[groups[-1][-1]] < 0.06 * height:
+            groups[-1].append(k)
+        else:
+            groups.append([k])
+    for group in groups:
+        text = "warning level " + ", ".join(f"{k}: {near[k]:g}" for k in group)
+        axes.text(0.005, near[group[-1]], text, transform=axes.get_yaxis_transform(), va="bottom", **WARN)
+    beyond = [f"level {k} ({level:g} {M3S})" for k, level in _levels(forecast).items() if k not in near]
+    return [f"above the chart: warning {', '.join(beyond)}"] if beyond else []
 
 
-def _with_levels(forecast: xr.Dataset, top: float) -> float:
-    """The height of the axis: all data, and the warning levels that are near."""
-    return 1.08 * max([top, *(level for level in _levels(forecast) if level <= FAR * top)]) or 1.0
+def _doubts(past: xr.Dataset | None, height: float) -> list[str]:
+    """What the observations on the chart do not tell."""
+    if past is None:
+        return []
+    doubted = _observed(past, doubted=True)
+    hidden = int((doubted > height).sum())
+    if np.isnan([doubted, _observed(past, doubted=False)]).all():
+        return [f"no observation in the last {past.time.size} h"]
+    return [f"above the chart: {hidden} doubtful observation{'s'[: hidden - 1]}"] if hidden else []
 
 
-def _thresholds(axes: Axes, forecast: xr.Dataset, top: float) -> str:
-    """Lines at the warning levels on the chart; what to say of those beyond it."""
-    beyond = []
-    for k, level in enumerate(_levels(forecast), start=1):
-        if level > FAR * top:
-            beyond.append(f"level {k} ({level:g} {M3S})")
-            continue
-        axes.axhline(level, color=VERMILLION, linewidth=0.8 + 0.5 * k, linestyle=(0, (6, 2)), zorder=1)
-        axes.annotate(
-            f"warning level {k}: {level:g}",
-            (0, level),
-            xycoords=("axes fraction", "data"),
-            xytext=(4, 2),
-            textcoords="offset points",
-            color=VERMILLION,
-            fontsize=8.5,
-        )
-    return f"above the chart: warning {', '.join(beyond)}" if beyond else ""
-
-
-def _headline(forecast: xr.Dataset) -> str:
-    """Station, and the highest flow ahead with its 90 % interval and time."""
-    name = str(forecast.station_name.values) or str(forecast.station_id.values)
-    if forecast.discharge.isnull().all():
-        return name
-    peak = int(np.nanargmax(forecast.discharge.values))
-    best, low, high = (
-        float(forecast[column].values[peak]) for column in ("discharge", quantile_name(0.05), quantile_name(0.95))
-    )
-    when = _clock(forecast.time.values[peak])
-    return f"{name}: highest in 24 h {best:.3g} {M3S} ({low:.3g} to {high:.3g}) at {when}"
-
-
-def _clock(time: np.datetime64) -> str:
-    """`Fri 1 Nov 15:00 UTC`."""
-    moment = time.astype("datetime64[s]").item()
-    return f"{moment:%a} {moment.day} {moment:%b %H:%M} UTC"
-
-
-def _time_axis(axes: Axes) -> None:
-    """Midnights with their date, hours every six between them."""
-    axes.xaxis.set_major_locator(mdates.DayLocator())
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda x, _: f"00\n{mdates.num2date(x):%a} {mdates.num2date(x).day} {mdates.num2date(x):%b}")
-    )
-    axes.xaxis.set_minor_locator(mdates.HourLocator(byhour=(6, 12, 18)))
-    axes.xaxis.set_minor_formatter(mdates.DateFormatter("%H"))
-    axes.tick_params(axis="x", which="both", labelsize=8.5)
-    axes.set_xlabel("hour UTC, end of the hourly mean", fontsize=8.5)
-
-
-def _legend(axes: Axes) -> tuple[list, list[str]]:
-    """Handles and labels, each label once, observations first."""
-    entries = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    wanted = ["observed", "observed, doubtful", "analysis", "forecast (median)", "50 % interval", "90 % interval"]
-    labels = [label for label in [*wanted, LABELS["open_loop"]] if label in entries]
-    return [entries[label] for label in labels], labels
-
-
-def _remark(axes: Axes, text: str, x: float, side: str) -> None:
-    axes.annotate(text, (x, 0.5), xycoords="axes fraction", ha=side, va="center", color=GREY, fontsize=9)
+def _title(forecast: xr.Dataset) -> str:
+    """Station and status, and below them what matters most."""
+    name, (worst, words) = name_of(forecast), status_of(forecast)
+    name = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    return f"{name}{'' if worst == GOOD else f' – {words}'}\n{headline(forecast)}"
 
 
 def _frame(values: xr.DataArray, perfect: float) -> tuple[float, float]:
@@ -303,17 +295,3 @@ def _frame(values: xr.DataArray, perfect: float) -> tuple[float, float]:
     low, high = float(within.min()), float(within.max())
     margin = 0.06 * max(high - low, 0.02 if perfect == 1.0 else 1e-9)
     return (low - margin if low < perfect else low), (high + margin)
-
-
-def _name_absent(axes: Axes, values: xr.DataArray, low: float, high: float) -> None:
-    """Says which methods end outside of the axis, and where."""
-    ends = {method: float(values.sel({"method": method})[-1]) for method in METHODS}
-    absent = [f"{LABELS[m]} {end:.2f}" for m, end in ends.items() if end < low or end > high]
-    if absent:
-        text = f"outside at {int(values.forecast_period[-1])} h: " + ", ".join(absent)
-        axes.annotate(text, (0.02, 0.03), xycoords="axes fraction", fontsize=7.5, color=GREY)
-
-
-def _range(numbers: Sequence[int] | np.ndarray) -> str:
-    low, high = int(np.min(numbers)), int(np.max(numbers))
-    return f"{low}" if low == high else f"{low} to {high}"

@@ -6,29 +6,66 @@ import numpy as np
 import xarray as xr
 
 from hydroda import domain as domains
-from hydroda import files, known, netcdf, report
+from hydroda import drawing, figures, files, known, netcdf, report
 from hydroda.domain import Domain
 from hydroda.fields import MISSING
 from hydroda.figures import PAST
 from hydroda.schema import LEADS, hours
 from hydroda.settings import Settings
-from hydroda.units import HOUR
+from hydroda.units import HOUR, iso
 
+SHOWN = (1, 3, 6, 12, 24)
 SCORES = "verify*/*/*/*/*.nc"
 
 
 def write(settings: Settings, now: np.datetime64) -> Path:
     """Writes the page of the newest published cycle. Raises FileNotFoundError when there is none."""
     domain = domains.load(settings)
-    cycles = domain.store.cycles("fc")
-    if not cycles:
-        raise FileNotFoundError(f"{domain.store.folder}: no forecast was published yet; hydroda run makes one")
-    cycle = cycles[0]
-    forecast = netcdf.read(domain.store.product_path("fc", cycle))
+    forecast, _ = _newest(domain)
+    cycle = forecast.forecast_reference_time.values[()]
     page = report.page(forecast, _past(domain, cycle), _rain(domain, cycle), _scores(domain), now)
     path = domain.store.folder / "report.html"
     files.replace(path, page.encode())
     return path
+
+
+def draw(settings: Settings) -> list[Path]:
+    """Writes the hydrograph of every station of the newest published cycle. Raises FileNotFoundError."""
+    domain = domains.load(settings)
+    forecast, _ = _newest(domain)
+    cycle = forecast.forecast_reference_time.values[()]
+    past, rain = _past(domain, cycle), _rain(domain, cycle)
+    paths = []
+    for i, station in enumerate(domain.stations):
+        own = None if past is None else past.isel(station=i)
+        figure = figures.hydrograph(forecast.isel(station=i), own, rain.sel(station_id=station.id))
+        paths.append(domain.store.folder / f"hydrograph_{station.id}.png")
+        files.replace(paths[-1], drawing.png(figure))
+    return paths
+
+
+def table(settings: Settings) -> str:
+    """The newest published forecast in a few lines. Raises FileNotFoundError."""
+    forecast, path = _newest(domains.load(settings))
+    cycle = forecast.forecast_reference_time.values[()]
+    at = np.searchsorted(forecast.forecast_period.values, SHOWN)
+    lines = [
+        f"discharge [m3/s] forecast at {iso(cycle)}, best estimate and 90 % interval",
+        " " * 10 + "".join(f"{f'+{lead} h':>22}" for lead in SHOWN),
+    ]
+    for i, station in enumerate(forecast["station_id"].values):
+        best, low, high = (forecast[f"discharge{q}"].values[at, i] for q in ("", "_q05", "_q95"))
+        cells = (f"{b:.3g} ({a:.3g} - {c:.3g})" for b, a, c in zip(best, low, high, strict=True))
+        lines.append(f"{station:10}" + "".join(f"{cell:>22}" for cell in cells))
+    return "\n".join([*lines, f"forecast  {path}"])
+
+
+def _newest(domain: Domain) -> tuple[xr.Dataset, Path]:
+    cycles = domain.store.cycles("fc")
+    if not cycles:
+        raise FileNotFoundError(f"{domain.store.folder}: no forecast was published yet; hydroda run makes one")
+    path = domain.store.product_path("fc", cycles[0])
+    return netcdf.read(path), path
 
 
 def _past(domain: Domain, cycle: np.datetime64) -> xr.Dataset | None:
@@ -51,7 +88,7 @@ def _past(domain: Domain, cycle: np.datetime64) -> xr.Dataset | None:
     return together.assign(flags).rename(station_id="station").assign_coords(station_id=("station", ids))
 
 
-def _rain(domain: Domain, cycle: np.datetime64) -> xr.DataArray | None:
+def _rain(domain: Domain, cycle: np.datetime64) -> xr.DataArray:
     """Rain [mm/h] of the past, and of the lead hours as forecast by the cycle."""
     ids = [station.id for station in domain.stations]
     past, ahead = hours(cycle - PAST, cycle), cycle + LEADS * HOUR

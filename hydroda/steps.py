@@ -3,6 +3,7 @@ call these and nothing else. Heavy libraries are loaded by the step that needs t
 """
 
 import importlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hydroda import files, netcdf
+from hydroda import calibrated, files, netcdf
+from hydroda import domain as domains
 from hydroda import settings as configuration
 from hydroda.domain import store_of
 from hydroda.records import ALWAYS
@@ -182,6 +184,20 @@ def calibrate(
     return results
 
 
+def uncalibrated(settings: Settings) -> list[str]:
+    """The catchments that cannot be forecast yet."""
+    return list(domains.load(settings).lacking)
+
+
+def adopt(settings: Settings, station: str, file: Path) -> Path:
+    """Takes over a parameters file of another deployment of the same catchment. Raises ValueError, OSError."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    found = calibrated.restore(content)
+    if found.station != settings.catchment(station).id:
+        raise ValueError(f"{file} is of {found.station!r}, not of {station!r}")
+    return store_of(settings).write_parameters(station, content)
+
+
 def verify(
     settings: Settings,
     start: np.datetime64,
@@ -217,6 +233,20 @@ def skill_figure(path: Path) -> Path:
     target = path.with_suffix(".png")
     files.replace(target, drawing.png(figures.skill_by_lead(netcdf.read(path))))
     return target
+
+
+def forecast_table(settings: Settings) -> str:
+    """The newest published forecast for a terminal, and where its file is. Raises FileNotFoundError."""
+    from hydroda import reporting
+
+    return reporting.table(settings)
+
+
+def hydrographs(settings: Settings) -> list[Path]:
+    """Pictures of the newest published forecast, one for each station. Raises FileNotFoundError."""
+    from hydroda import reporting
+
+    return reporting.draw(settings)
 
 
 def report(settings: Settings) -> Path:
