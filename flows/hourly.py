@@ -17,10 +17,10 @@ VERIFIED = np.timedelta64(7, "D")  # scores that follow each cycle; the nightly 
 
 
 @task(task_run_name="run {cycle}", cache_policy=NO_CACHE)
-def run_cycle(config: str, cycle: str, force: bool) -> State:
+def run_cycle(config: str, cycle: str, force: bool, catch_up: bool) -> State:
     """One cycle; not retried, what fails in the numerics fails again."""
     try:
-        done = steps.run(load(Path(config)), parse_utc(cycle), force=force)
+        done = steps.run(load(Path(config)), parse_utc(cycle), force=force, catch_up=catch_up)
     except Busy as busy:
         return Completed(name="Busy", message=str(busy))
     message = f"{cycle} {done.message} {' '.join(str(f) for f in done.files)}"
@@ -51,7 +51,8 @@ def hourly(config: str = "hydroda.toml", cycle: str | None = None, force: bool =
         get_run_logger().warning("sources without news: %s", ", ".join(silent))
     cycles = steps.pending(settings, target)
     for each in [*(c for c in cycles if c != target), target]:
-        ended = run_cycle(config, iso(each), force and each == target, return_state=True)
+        late = bool(each != target)
+        ended = run_cycle(config, iso(each), force and not late, late, return_state=True)
         if ended.name == "Busy":
             return Completed(name="Skipped", message=ended.message)
     verified = verify_recent(config, iso(target), return_state=True)

@@ -14,8 +14,10 @@ from hydroda.units import parse_utc
 @task(task_run_name="calibrate {station}", cache_policy=NO_CACHE)
 def calibrate(config: str, station: str, start: str, end: str) -> str:
     """The parameters and error levels of one catchment; what was found, in words."""
-    results = steps.calibrate(load(Path(config)), [station], parse_utc(start), parse_utc(end))
-    return "\n".join(result.summary for result in results)
+    (result,) = steps.calibrate(load(Path(config)), [station], parse_utc(start), parse_utc(end))
+    if result.failed:
+        raise ValueError(f"{station}: {result.summary}")
+    return result.summary
 
 
 @flow(name="train")

@@ -156,7 +156,7 @@ def calibrate(*stations: str, start: str, end: str, common: Common = COMMON) -> 
         results = steps.calibrate(settings, ids, first, last, progress=report)
     for result in results:
         print(result.summary)
-    return 0
+    return int(any(result.failed for result in results))
 
 
 @app.command(sort_key=5)
@@ -189,7 +189,8 @@ def run(*, cycle: str | None = None, force: bool = False, common: Common = COMMO
         cycles = [target]
     failed = False
     for each in cycles:
-        result = steps.run(settings, each, force=force)
+        late = each != target  # a missed cycle, made good
+        result = steps.run(settings, each, force=force and not late, catch_up=late)
         failed |= result.state == "failed"
         print(" ".join(filter(None, (iso(each), result.state, result.message))))
         for file in result.files:

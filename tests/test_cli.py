@@ -33,7 +33,7 @@ def did(monkeypatch, tmp_path):
     for name in (*NAMES, "score_table", "score_json", "skill_figure"):
         setattr(stand_ins, name, create_autospec(getattr(steps, name)))
         monkeypatch.setattr(steps, name, getattr(stand_ins, name))
-    stand_ins.run.side_effect = lambda settings, cycle, force: result("published", cycle=cycle)
+    stand_ins.run.side_effect = lambda settings, cycle, **_: result("published", cycle=cycle)
     return stand_ins
 
 
@@ -45,17 +45,16 @@ def cycles(did) -> list[np.datetime64]:
     return [call.args[1] for call in did.run.call_args_list]
 
 
-def test_help_is_quick_and_loads_nothing_heavy():
+def test_help_loads_nothing_heavy():
     code = (
-        "import sys, time; t = time.perf_counter(); from hydroda.__main__ import main\n"
-        "assert main(['--help']) == 0; print(time.perf_counter() - t)\n"
+        "import sys; from hydroda.__main__ import main\n"
+        "assert main(['--help']) == 0\n"
         "print(sorted({'torch', 'prefect', 'xarray', 'netCDF4', 'pydantic', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    *text, seconds, loaded = done.stdout.splitlines()
+    *text, loaded = done.stdout.splitlines()
     assert "hydroda add-catchment dornbirn" in "\n".join(text)
     assert loaded == "[]"
-    assert float(seconds) < 0.6
 
 
 def test_every_command_is_documented_with_an_example(capsys):
@@ -90,7 +89,7 @@ def test_add_catchment_passes_everything(did, tmp_path, capsys):
 def test_run_of_one_cycle_takes_that_cycle_only(did, capsys):
     assert main(["run", "--cycle", "2003-07-01T06", "--force"]) == 0
     assert cycles(did) == [SIX]
-    assert did.run.call_args.kwargs == {"force": True}
+    assert did.run.call_args.kwargs == {"force": True, "catch_up": False}
     did.pending.assert_not_called()
     assert capsys.readouterr().out == "2003-07-01T06:00Z published\n  fc.nc\n"
 
@@ -207,13 +206,16 @@ def test_check_says_what_and_what_to_do(did, capsys):
 
 
 def test_calibrate_takes_all_or_the_named(did, capsys):
-    did.calibrate.return_value = [SimpleNamespace(summary="ach: NSE 0.8")]
+    did.calibrate.return_value = [SimpleNamespace(summary="ach: NSE 0.8", failed=False)]
     assert main(["calibrate", "--start", "1997-01-01", "--end", "2002-12-31"]) == 0
     assert did.calibrate.call_args.args[1] == ["ach"]
     assert "NSE 0.8" in capsys.readouterr().out
+    did.calibrate.return_value.append(SimpleNamespace(summary="bregenz: not calibrated: 10 hours", failed=True))
+    assert main(["calibrate", "--start", "1997-01-01", "--end", "2002-12-31"]) == 1
+    did.calibrate.reset_mock()
     assert main(["calibrate", "och", "--start", "1997-01-01", "--end", "2002-12-31"]) == 1
     assert "'och' is not in" in capsys.readouterr().err
-    assert did.calibrate.call_count == 1
+    did.calibrate.assert_not_called()
 
 
 def test_hindcast_reports_progress_sparsely_without_a_terminal(did, capsys):

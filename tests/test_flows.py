@@ -44,7 +44,7 @@ def did(monkeypatch, tmp_path):
     for name in ("ingest", "pending", "run", "hindcast", "verify", "calibrate", "score_table"):
         setattr(stand_ins, name, create_autospec(getattr(steps, name)))
         monkeypatch.setattr(steps, name, getattr(stand_ins, name))
-    stand_ins.run.side_effect = lambda settings, cycle, force: ended("published")
+    stand_ins.run.side_effect = lambda settings, cycle, **_: ended("published")
     stand_ins.pending.return_value = []
     stand_ins.verify.return_value = Path("scores.nc")
     stand_ins.score_table.return_value = "lead 1 0.98"
@@ -72,10 +72,10 @@ def test_hourly_publishes_and_verifies(did):
 def test_hourly_makes_good_what_was_missed_and_forces_only_its_own_cycle(did):
     did.pending.return_value = [SIX - 2 * HOUR, SIX - HOUR, SIX]
     hourly(cycle="2003-07-01T06", force=True)
-    assert [(call.args[1], call.kwargs["force"]) for call in did.run.call_args_list] == [
-        (SIX - 2 * HOUR, False),
-        (SIX - HOUR, False),
-        (SIX, True),
+    assert [(call.args[1], call.kwargs) for call in did.run.call_args_list] == [
+        (SIX - 2 * HOUR, {"force": False, "catch_up": True}),
+        (SIX - HOUR, {"force": False, "catch_up": True}),
+        (SIX, {"force": True, "catch_up": False}),
     ]
 
 
@@ -176,7 +176,10 @@ def test_verify_scores_a_period_or_the_last_days(did):
 
 
 def test_train_goes_on_past_a_catchment_without_data(did):
-    did.calibrate.side_effect = [ValueError("ach: 10 h of data, 8760 needed"), [SimpleNamespace(summary="NSE 0.8")]]
+    did.calibrate.side_effect = [
+        ValueError("ach: 10 h of data, 8760 needed"),
+        [SimpleNamespace(summary="NSE 0.8", failed=False)],
+    ]
     state = train("1997-01-01", "2002-12-31", return_state=True)
     assert state.is_failed()
     assert state.message == "not calibrated: ach"

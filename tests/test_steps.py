@@ -1,0 +1,189 @@
+"""The steps on a small deployment: from a raw file to a page, and what is said when something is wrong."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import CALIBRATED_UNTIL, EFFORT, FIRST, SMALL, START
+
+from hydroda import calibrated, domain, netcdf, steps, verification
+from hydroda.acceptance import check
+from hydroda.settings import SettingsError, load
+from hydroda.sources.intake import Refused
+from hydroda.steps import store_of
+from hydroda.units import HOUR, iso, utc_now
+
+CSV = "time,precipitation,discharge\n" + "".join(f"{np.datetime64(START, 's') + i * HOUR},0.1,2.5\n" for i in range(4))
+
+
+def test_init_writes_a_file_that_loads_and_never_overwrites_one(tmp_path):
+    path = steps.init(tmp_path / "new")
+    assert load(path).deployment.domain == "local"
+    path.write_text(SMALL)
+    with pytest.raises(FileExistsError, match="left as it is"):
+        steps.init(tmp_path / "new")
+    assert path.read_text() == SMALL
+
+
+def test_adding_a_catchment_fills_settings_and_store(tmp_path):
+    config = steps.init(tmp_path)
+    (tmp_path / "g.csv").write_text(CSV)
+    counts = steps.add_catchment(config, "inn", tmp_path / "g.csv", 12.5, lat=47.0, name="Inn & Sill")
+    settings = load(config)
+    assert counts.new == 4
+    assert (settings.catchment("inn").area_km2, settings.catchment("inn").name) == (12.5, "Inn & Sill")
+    assert store_of(settings).newest("inn") == START + 3 * HOUR
+    assert steps.uncalibrated(settings) == ["inn"]
+
+
+@pytest.mark.parametrize(
+    ("station", "text", "area", "error", "said"),
+    [
+        ("inn", CSV.replace("2.5", "x"), 12.5, Refused, "discharge"),
+        ("inn", CSV.replace("time", "when"), 12.5, Refused, "time"),
+        ("inn", CSV, -3.0, SettingsError, "greater than 0"),
+        ("../inn", CSV, 3.0, SettingsError, "1 to 32 of a-z"),
+    ],
+)
+def test_what_cannot_be_added_changes_nothing(tmp_path, station, text, area, error, said):
+    config = steps.init(tmp_path)
+    before = config.read_text()
+    (tmp_path / "g.csv").write_text(text)
+    with pytest.raises(error, match=said):
+        steps.add_catchment(config, station, tmp_path / "g.csv", area)
+    assert config.read_text() == before
+    assert not list(tmp_path.rglob("*.nc"))
+
+
+def test_a_drop_folder_is_ingested_once_and_revisions_count(settings):
+    inbox = settings.file.parent / "inbox"
+    inbox.mkdir()
+    settings.file.write_text(SMALL + '[[source]]\nname = "gauges"\nkind = "csv_folder"\nfolder = "inbox"\n')
+    mine = load(settings.file)
+    (inbox / "ach_1.csv").write_text("time,discharge\n2003-07-01T01:00,3.0\n2003-07-01T02:00,3.1\n")
+    assert steps.ingest(mine, "gauges").new == 2
+    assert steps.ingest(mine, "gauges").new == 0
+    (inbox / "ach_2.csv").write_text("time,discharge\n2003-07-01T02:00,3.3\n2003-07-01T01:00,3.0\n")
+    counts = steps.ingest(mine, "gauges")
+    assert counts.revised == 1
+    assert counts.new == 0
+    with pytest.raises(KeyError, match="'gages' is not in"):
+        steps.ingest(mine, "gages")
+
+
+def test_a_made_up_source_feeds_a_live_run(settings):
+    """From nothing but a source and parameters: fetch, start cold, publish for the hour that is due."""
+    shutil.rmtree(store_of(settings).folder / "observations")
+    settings.file.write_text(SMALL + '[[source]]\nname = "made-up"\nkind = "synthetic"\n')
+    mine = load(settings.file)
+    assert steps.ingest(mine, "made-up").new > 2000
+    cycle = mine.cycle_at(utc_now())
+    done = steps.run(mine, cycle)
+    product = check(netcdf.read(done.files[0]))
+    assert product.attrs["hydroda_cycle"] == iso(cycle)
+    assert np.isfinite(product.discharge.values).all()
+    findings = steps.check(mine)
+    assert not [finding for finding in findings if finding.level == "error"]
+    assert any("the newest cycle is" in finding.what for finding in findings)
+
+
+def test_check_names_what_is_wrong_and_what_to_do(settings):
+    store = store_of(settings)
+    store.parameters_path("ach").write_text("{")
+    shutil.rmtree(store.folder / "observations" / "bregenz")
+    settings.file.write_text(SMALL + '[[source]]\nname = "g"\nkind = "csv_folder"\nfolder = "nowhere"\n')
+    errors = [finding for finding in steps.check(load(settings.file)) if finding.level == "error"]
+    said = " ".join(finding.what for finding in errors)
+    assert "ach.json" in said
+    assert "bregenz: there is no discharge" in said
+    assert "nowhere is not there" in said
+    assert all(finding.remedy for finding in errors)
+
+
+def test_calibration_of_one_that_cannot_be_does_not_stop_the_other(settings):
+    shutil.rmtree(store_of(settings).folder / "observations" / "ach")
+    before = store_of(settings).parameters_path("bregenz").read_text()
+    results = steps.calibrate(settings, ["ach", "bregenz"], START + 480 * HOUR, CALIBRATED_UNTIL, effort=EFFORT)
+    assert [result.failed for result in results] == [True, False]
+    assert "ach: there are no observations" in results[0].summary
+    assert store_of(settings).parameters_path("bregenz").read_text() == before  # the same search finds the same
+
+
+def test_parameters_survive_their_file_and_foreign_ones_are_refused(settings, tmp_path):
+    content = store_of(settings).read_parameters("ach")
+    assert calibrated.restore(content).content() == calibrated.restore(json.loads(json.dumps(content))).content()
+    for wrong, said in (
+        ({**content, "format": "other"}, "format"),
+        ({k: v for k, v in content.items() if k != "limits"}, "incomplete"),
+        ({**content, "spread": {"observed": [1.0]}}, "24 factors"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            calibrated.restore(wrong)
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    assert steps.adopt(settings, "ach", tmp_path / "p.json").exists()
+    with pytest.raises(ValueError, match="is of 'ach'"):
+        steps.adopt(settings, "bregenz", tmp_path / "p.json")
+
+
+@pytest.mark.parametrize("key", ["parameters", "errors"])
+def test_parameters_of_another_model_lose_their_station_only(settings, key):
+    store = store_of(settings)
+    content = store.read_parameters("ach")
+    content[key].pop(next(iter(content[key])))
+    store.write_parameters("ach", content)
+    done = steps.run(settings, FIRST)
+    assert done.state == "degraded"
+    assert f"ach {key} of hbv.hourly are" in done.message
+
+
+def test_hindcast_verify_and_report(settings):
+    end = FIRST + 400 * HOUR
+    seen = []
+    paths = steps.hindcast(settings, FIRST, end, progress=lambda fraction, text: seen.append((fraction, text)))
+    assert len(paths) == 1
+    assert seen[-1] == (1.0, iso(end))
+    stamp = paths[0].stat().st_mtime_ns
+    assert steps.hindcast(settings, FIRST, end) == paths
+    assert paths[0].stat().st_mtime_ns == stamp  # it was there already
+    path = steps.verify(settings, FIRST, end)
+    scores = netcdf.read(path)
+    assert scores.attrs["hydroda_forcing"] == "observed"
+    assert scores.sizes["method"] == len(verification.METHODS)
+    assert int(scores.n.min()) > 300
+    table = steps.score_table(path, all_leads=True)
+    assert "perfect foresight" in table
+    assert steps.score_json(path)["stations"].keys() == {"ach", "bregenz"}
+    assert steps.skill_figure(path).read_bytes().startswith(b"\x89PNG")
+    steps.run(settings, FIRST)
+    page = steps.report(settings).read_text()
+    assert "ach" in page
+    assert "<svg" in page
+    assert iso(FIRST) in steps.forecast_table(settings)
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in steps.hydrographs(settings))
+
+
+def test_what_was_published_can_be_scored(settings):
+    cycles = [FIRST + i * HOUR for i in range(12)]
+    for cycle in cycles:
+        steps.run(settings, cycle)
+    scores = netcdf.read(steps.verify(settings, cycles[0], cycles[-1], kind="operational"))
+    assert scores.attrs["hydroda_issue_times"] == 12
+    assert int(scores.n.max()) == 12
+
+
+def test_there_must_be_something_to_score(settings):
+    with pytest.raises(ValueError, match="hydroda hindcast"):
+        steps.verify(settings, FIRST, FIRST + 5 * HOUR)
+    with pytest.raises(ValueError, match="no forecasts were published"):
+        steps.verify(settings, FIRST, FIRST + 5 * HOUR, kind="operational")
+    for forcing in ("observed", "none"):
+        steps.hindcast(settings, FIRST, FIRST + 5 * HOUR, forcing=forcing)
+    with pytest.raises(ValueError, match="observed and none"):
+        steps.verify(settings, FIRST, FIRST + 5 * HOUR)
+
+
+def test_a_domain_knows_its_places_in_the_order_of_the_settings(settings):
+    found = domain.load(settings)
+    assert [place.id for place in found.places] == [station.id for station in found.stations] == ["ach", "bregenz"]
+    assert found.area.tolist() == [40.0, 160.0]
