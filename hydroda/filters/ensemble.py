@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from hydroda.filters.algebra import root, transposed
+from hydroda.filters.algebra import root, square_root, transposed
 from hydroda.filters.beliefs import Belief, Ensemble
 from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble, kalman_gain
@@ -42,14 +42,11 @@ def etkf(system: System, *, members: int = 40) -> Filter:
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Ensemble:
         assert predicted.root is not None
         whitened = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(r)[0], predicted.root, upper=False)
-        values, vectors = torch.linalg.eigh(whitened @ transposed(whitened))
-        values = values.clamp(min=0.0)
-        # (I + Ỹᵀ Ỹ)^(−½) = I − Ỹᵀ U diag((1 − (1 + λ)^(−½)) / λ) Uᵀ Ỹ, the fraction written so that λ = 0 is harmless
-        stretch = torch.sqrt(1.0 + values)
-        inner = transposed(whitened) @ (vectors / (stretch * (1.0 + stretch)).unsqueeze(-2))
-        mean = belief.mean
-        a = belief.members - mean
-        a = a - inner @ (transposed(vectors) @ (whitened @ a))
-        return Ensemble(mean + (update.gain @ update.innovation.unsqueeze(-1)).transpose(-1, -2) + a)
+        m = whitened @ transposed(whitened) + torch.eye(whitened.shape[-2]).to(whitened)
+        # (I + Ỹᵀ Ỹ)^(−½) = I − Ỹᵀ (M + M^½)⁻¹ Ỹ with M = I + Ỹ Ỹᵀ
+        lower = torch.linalg.cholesky_ex(m + square_root(m))[0]
+        a = belief.members - belief.mean
+        a = a - transposed(whitened) @ torch.cholesky_solve(whitened @ a, lower)
+        return Ensemble(belief.mean + update.shift + a)
 
     return assemble(system, Recipe(init, forecast, observe, kalman_gain, correct))

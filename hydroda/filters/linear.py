@@ -1,5 +1,7 @@
 """Kalman and extended Kalman filter: covariances carried by derivatives."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,7 @@ from hydroda.filters.beliefs import Belief, Gaussian
 from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble, kalman_gain
 
-LINEAR = 1e-9  # relative departure from the tangent that rounding alone may cause
+LINEAR = 1e-9  # departure from the tangent, relative to its terms, that rounding alone may cause
 
 
 def extended(system: System) -> Filter:
@@ -24,16 +26,24 @@ def kalman(system: System) -> Filter:
     """
     recipe = _recipe(system)
 
+    def proven(function: Callable[[Tensor], Tensor], x: Tensor, value: Tensor) -> None:
+        origin = torch.zeros_like(x)
+        start = function(origin)
+        slope = transposed(jacobian(function, origin, start.shape[-1]))
+        if ((start + x @ slope - value).abs() > LINEAR * (start.abs() + x.abs() @ slope.abs())).any():
+            raise ValueError("linear.kalman needs a linear system, this one is not; take linear.extended or sigma.ukf")
+
     def forecast(belief: Belief, hour: Hour) -> Belief:
         moved = recipe.forecast(belief, hour)
-        origin = torch.zeros_like(belief.mean)
-        slope = jacobian(lambda x: system.move(x, hour.forcing), origin, origin.shape[-1])
-        tangent = system.move(origin, hour.forcing) + belief.mean @ transposed(slope)
-        if ((tangent - moved.mean).abs() > LINEAR * (1.0 + moved.mean.abs())).any():
-            raise ValueError("linear.kalman needs a linear model, this one is not; take linear.extended or sigma.ukf")
+        proven(lambda x: system.move(x, hour.forcing), belief.mean, moved.mean)
         return moved
 
-    return assemble(system, Recipe(recipe.init, forecast, recipe.observe, recipe.gain, recipe.correct))
+    def observe(belief: Belief) -> Predicted:
+        seen = recipe.observe(belief)
+        proven(system.see, belief.mean, seen.mean.unsqueeze(1))
+        return seen
+
+    return assemble(system, Recipe(recipe.init, forecast, observe, recipe.gain, recipe.correct))
 
 
 def _recipe(system: System) -> Recipe:
@@ -54,8 +64,7 @@ def _recipe(system: System) -> Recipe:
         return Predicted(mean, cross, symmetric(h @ cross))
 
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Belief:
-        shift = (update.gain @ update.innovation.unsqueeze(-1)).transpose(-1, -2)
         cov = joseph(belief.cov, update.gain, predicted.cross, update.innovation_cov)
-        return Gaussian(belief.mean + shift, cov)
+        return Gaussian(belief.mean + update.shift, cov)
 
     return Recipe(init, forecast, observe, kalman_gain, correct)

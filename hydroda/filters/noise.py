@@ -51,7 +51,8 @@ class Noise:
         catchment = self.catchment.astype(np.uint64)[:, None]
         high, low = np.uint64(self.seed >> 32), np.uint64(self.seed & 0xFFFFFFFF)
         words = philox((block, hour, high, np.uint64(address(purpose))), (catchment, low))
-        pairs = [(a << np.uint64(21)) ^ (b >> np.uint64(11)) for a, b in (words[:2], words[2:])]
+        pairs = [(a << np.uint64(20)) ^ (b >> np.uint64(12)) for a, b in (words[:2], words[2:])]
         bits = np.stack(pairs, axis=-1).reshape(hour.size, -1)[:, :size]
-        uniform = torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-53)
+        # 52 bits leave one for the half: 53 would round the largest number to 1, whose normal is infinite
+        uniform = torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-52)
         return torch.special.ndtri(uniform).reshape(hour.size, *shape)

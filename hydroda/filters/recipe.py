@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hydroda.filters.algebra import divided, log_density
+from hydroda.filters.algebra import divided, log_density, product
 from hydroda.filters.beliefs import Belief, chosen
 from hydroda.filters.noise import Noise
 
@@ -74,6 +74,11 @@ class Update(NamedTuple):
     observation_cov: Tensor
 
     @property
+    def shift(self) -> Tensor:
+        """K d (c, 1, n), what the observation adds to the mean."""
+        return product(self.innovation.unsqueeze(-2), self.gain)
+
+    @property
     def nis(self) -> Tensor:
         """Normalised innovation squared dᵀ S⁻¹ d (c,), of mean q in a consistent filter; NaN when nothing was seen."""
         d = self.innovation.unsqueeze(-2)
@@ -119,14 +124,15 @@ def without_missing(predicted: Predicted, r: Tensor, seen: Tensor) -> tuple[Pred
 
     With a zero innovation that is exactly the problem without the component, for any filter, differentiably.
     """
-    here = seen.to(r.dtype)
-    pairs = here.unsqueeze(-1) * here.unsqueeze(-2)
+    if seen.all():
+        return predicted, r
+    pairs = seen.unsqueeze(-1) & seen.unsqueeze(-2)
     predicted = predicted._replace(
-        cross=predicted.cross * here.unsqueeze(-2),
-        cov=predicted.cov * pairs,
-        root=None if predicted.root is None else predicted.root * here.unsqueeze(-1),
+        cross=torch.where(seen.unsqueeze(-2), predicted.cross, 0.0),
+        cov=torch.where(pairs, predicted.cov, 0.0),
+        root=None if predicted.root is None else torch.where(seen.unsqueeze(-1), predicted.root, 0.0),
     )
-    return predicted, r * pairs + torch.diag_embed(1.0 - here)
+    return predicted, torch.where(pairs, r, torch.eye(seen.shape[-1]).to(r))
 
 
 def assemble(system: System, recipe: Recipe) -> Filter:
@@ -147,6 +153,7 @@ def assemble(system: System, recipe: Recipe) -> Filter:
         gain = recipe.gain(prior, predicted, innovation, r)
         update = Update(innovation, s, gain, log_density(innovation, s, seen.sum(-1)), seen, expected, r)
         posterior = recipe.correct(prior, predicted, update, r, hour)
-        return chosen(seen.any(-1), posterior, prior), update
+        some = seen.any(-1)
+        return posterior if some.all() else chosen(some, posterior, prior), update
 
     return Filter(recipe.init, recipe.forecast, recipe.observe, step)

@@ -16,52 +16,55 @@ def ukf(system: System, *, alpha: float = 1.0, beta: float = 0.0, kappa: float =
 
     α = 1, β = 0 is Julier's form; the defaults are the cubature points (Arasaratnam & Haykin 2009). α² (n + κ) must be
     positive; a negative weight of the centre, κ < 0, can make covariances indefinite. Raises ValueError.
+
+    Everything is computed from the differences D of the other points, of weight w = 1 / 2α²(n + κ), to the centre X₀:
+    with s = w Σ D the mean is X₀ + s and the covariance w D Dᵀ + (β − α²) s sᵀ, in which the weights of the centre,
+    large and of opposite sign for small α, have cancelled.
     """
     if alpha <= 0:
         raise ValueError(f"sigma.ukf: alpha is {alpha}, it must be positive")
 
-    def weights(n: int) -> tuple[float, float, float]:
-        """(weight of the centre in the mean, in the covariance, of every other point)."""
+    def scaled(n: int) -> float:
+        """α² (n + κ), the squared distance of the points in standard deviations."""
         if n + kappa <= 0:
             raise ValueError(f"sigma.ukf: kappa is {kappa}, it must be above {-n} for {n} states")
-        scaled = alpha**2 * (n + kappa)
-        centre = (scaled - n) / scaled
-        return centre, centre + 1.0 - alpha**2 + beta, 0.5 / scaled
+        return alpha**2 * (n + kappa)
 
-    def points(belief: Gaussian) -> Tensor:
-        """The centre and ± the columns of the root, (c, 2n + 1, n)."""
-        spread = math.sqrt(alpha**2 * (belief.mean.shape[-1] + kappa)) * transposed(root(belief.cov))
-        return torch.cat((belief.mean, belief.mean + spread, belief.mean - spread), 1)
+    def points(belief: Gaussian) -> tuple[Tensor, Tensor]:
+        """The centre and ± the columns of the spread, (c, 2n + 1, n), and the spread (c, n, n).
 
-    def weighted(values: Tensor, n: int) -> tuple[Tensor, Tensor, float]:
-        """(mean (c, 1, k), anomalies scaled so that their products add up to the covariance, sign of the centre)."""
-        centre, centre_cov, other = weights(n)
-        mean = centre * values[:, :1] + other * values[:, 1:].sum(1, keepdim=True)
-        scale = torch.full((values.shape[1], 1), math.sqrt(other), dtype=values.dtype, device=values.device)
-        scale[0] = math.sqrt(abs(centre_cov))
-        return mean, (values - mean) * scale, math.copysign(1.0, centre_cov)
+        In memory the components come first, as in what a model returns.
+        """
+        spread = math.sqrt(scaled(belief.mean.shape[-1])) * root(belief.cov)
+        centre, columns = belief.mean.permute(2, 0, 1), spread.permute(1, 0, 2)
+        return torch.cat((centre, centre + columns, centre - columns), -1).permute(1, 2, 0), spread
 
-    def products(a: Tensor, b: Tensor, sign: float) -> Tensor:
-        """Σ Wc a bᵀ."""
-        total = transposed(a) @ b
-        return total if sign > 0 else total - 2.0 * transposed(a[:, :1]) @ b[:, :1]
+    def moments(values: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean (c, 1, k) and covariance (c, k, k) of values (c, 2n + 1, k) at the points, and D (c, 2n, k)."""
+        weight = 0.5 / scaled(n)
+        centre = values[:, :1]
+        d = values[:, 1:] - centre
+        s = weight * d.sum(1, keepdim=True)
+        cov = torch.baddbmm((beta - alpha**2) * s * transposed(s), transposed(d), d, alpha=weight)
+        return centre + s, symmetric(cov), d
 
     def init(mean: Tensor, cov: Tensor, noise: Noise) -> Gaussian:
         return Gaussian(mean, cov)
 
     def forecast(belief: Belief, hour: Hour) -> Gaussian:
-        mean, a, sign = weighted(system.move(points(belief), hour.forcing), belief.mean.shape[-1])
+        x, _ = points(belief)
+        mean, cov, _ = moments(system.move(x, hour.forcing), x.shape[-1])
         error = system.model_error(mean)
-        return Gaussian(mean, symmetric(products(a, a, sign)) + error @ transposed(error))
+        return Gaussian(mean, torch.baddbmm(cov, error, transposed(error)))
 
     def observe(belief: Belief) -> Predicted:
-        x = points(belief)
-        mean, y, sign = weighted(system.see(x), x.shape[-1])
-        _, a, _ = weighted(x, x.shape[-1])
-        return Predicted(mean[:, 0], products(a, y, sign), symmetric(products(y, y, sign)))
+        x, spread = points(belief)
+        n = x.shape[-1]
+        mean, cov, d = moments(system.see(x), n)
+        return Predicted(mean[:, 0], (0.5 / scaled(n)) * (spread @ (d[:, :n] - d[:, n:])), cov)
 
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Gaussian:
-        shift = (update.gain @ update.innovation.unsqueeze(-1)).transpose(-1, -2)
-        return Gaussian(belief.mean + shift, joseph(belief.cov, update.gain, predicted.cross, update.innovation_cov))
+        cov = joseph(belief.cov, update.gain, predicted.cross, update.innovation_cov)
+        return Gaussian(belief.mean + update.shift, cov)
 
     return assemble(system, Recipe(init, forecast, observe, kalman_gain, correct))
