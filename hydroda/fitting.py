@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from hydroda import correction, known, quality, tuning, window
 from hydroda.calibrated import GAUGE, Calibrated
-from hydroda.calibration import ModelFit, fit_model
+from hydroda.calibration import ModelFit, fit_model, runoff
 from hydroda.correction import Correction
-from hydroda.cycle import trajectory
 from hydroda.groups import build_filter, build_model
 from hydroda.models.model import Model
 from hydroda.schema import LEADS, hours
@@ -77,10 +74,9 @@ def fit(
             population=population,
             progress=lambda fraction, text: progress(0.5 * fraction, text),
         )
-        states = _states(model, fitted.parameters, forcing)
-        open_loop = _runoff(model, fitted.parameters, states)
+        open_loop = runoff(model, fitted.parameters, fitted.states)
         baselines = _baselines(catchment, stretch[scored], observed[scored], open_loop[scored])
-        past = tuning.past(forcing, observed, states, scored)
+        past = tuning.past(forcing, observed, fitted.states, scored)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
     baseline = _square_errors(baselines, stretch, observed, open_loop, scored, catchment.area_km2)
@@ -137,20 +133,6 @@ def _climate(catchment: Catchment, stretch: np.ndarray, values: dict[str, np.nda
         means = (np.nanmean(warmth[month == m]) if np.isfinite(warmth[month == m]).any() else usual for m in range(12))
         months = tuple(float(mean) for mean in means)
     return Climate(catchment.lat, catchment.lon, source, max(yearly, 1.0), months), warm
-
-
-def _states(model: Model, parameters: np.ndarray, forcing: np.ndarray) -> Tensor:
-    """The open loop (T, n)."""
-    p = torch.from_numpy(parameters)[None, None]
-    with torch.inference_mode():
-        path = trajectory(model, model.start(p), torch.from_numpy(forcing).unsqueeze(1), p)
-        states = torch.stack([x[0, 0] for x in path])
-    return states.clone()
-
-
-def _runoff(model: Model, parameters: np.ndarray, states: Tensor) -> np.ndarray:
-    """Runoff (T,) [mm/h] of states (T, n)."""
-    return model.discharge(states.unsqueeze(1), torch.from_numpy(parameters)[None, None])[:, 0, 0].numpy()
 
 
 def _baselines(catchment: Catchment, time: np.ndarray, observed: np.ndarray, open_loop: np.ndarray) -> Correction:

@@ -200,6 +200,7 @@ def tune(
         maxiter=generations - 1,
         tol=0.0,
         rng=np.random.default_rng(seed),
+        recombination=0.9,
         polish=False,
         vectorized=True,
         updating="deferred",
