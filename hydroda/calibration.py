@@ -80,7 +80,7 @@ def fit_model(
 
     first = qmc.LatinHypercube(len(table), rng=np.random.default_rng(seed)).random(population)
     first[0] = to_unit(table, np.array([p.default for p in table]))
-    done = 0
+    done = 1  # the first generation is evaluated before the search calls back
 
     def told(intermediate_result: OptimizeResult) -> None:
         nonlocal done
@@ -124,7 +124,7 @@ def _chunks(forcing: np.ndarray, target: np.ndarray, population: int) -> tuple[T
     at = first + length * np.arange(count) + hour
     counts = (hour >= 0) & (at <= last)
     at = np.minimum(at, last)
-    return _weather(forcing, at), torch.from_numpy(np.where(counts, target[at], np.nan))
+    return _weather(forcing, at), torch.from_numpy(np.where(counts, target[np.maximum(at, 0)], np.nan))
 
 
 def _square_error(model: Model, p: Tensor, forcing: Tensor, target: Tensor) -> np.ndarray:

@@ -20,7 +20,7 @@ from hydroda.domain import store_of
 from hydroda.fields import MISSING
 from hydroda.groups import grouped
 from hydroda.settings import load
-from hydroda.units import HOUR
+from hydroda.units import HOUR, parse_utc
 
 CLOCK = ("date_created", "history", "hydroda_run_id")  # all that may follow the clock
 LABEL = ("id", "hydroda_run_kind", "title", "summary")  # what says that a hindcast is one
@@ -232,3 +232,57 @@ def test_kill_9_leaves_no_damaged_file_and_the_next_run_completes(settings, kill
         assert steps.run(settings, first).state == "degraded"
     store.remove_stale_temporaries(older_than=0.0)
     assert not [path for path in Path(store.folder).rglob(".*.tmp")]
+
+
+def weather_forecasts(settings, first, last):
+    """A run every six hours for 30 hours, known four hours after its start: twice the rain that fell."""
+    stations = [c.id for c in settings.catchments]
+    seen = store_of(settings).observations(stations, first - 48 * HOUR, last + 40 * HOUR)
+    parts = []
+    for begin in np.arange(first - 24 * HOUR, last, 6 * HOUR):
+        ahead = records.select(seen, (seen["time"].values > begin) & (seen["time"].values <= begin + 30 * HOUR))
+        size = ahead.sizes["record"]
+        stamp = np.full(size, begin)
+        values = {"precipitation": 2.0 * ahead["precipitation"].values, "temperature": ahead["temperature"].values}
+        parts.append(records.build(ahead["station"].values, ahead["time"].values, stamp + 4 * HOUR, values, stamp))
+    return records.join(parts, "forecasts")
+
+
+def test_archived_weather_forecasts_are_used_as_they_were_known(settings):
+    count = 10
+    settings.file.write_text(settings.file.read_text().replace('forecast = "none"', 'forecast = "archived"'))
+    mine = load(settings.file)
+    store = store_of(mine)
+    assert store.append(weather_forecasts(mine, FIRST, FIRST + count * HOUR), now=FIRST + 5000 * HOUR).new > 0
+    cycles = hourly(mine, count)
+    steps.hindcast(mine, cycles[0], cycles[-1], forcing="archived", products=True)
+    references = []
+    for cycle in cycles:
+        live, past = (netcdf.read(store.product_path(kind, cycle)) for kind in ("fc", "fc-hindcast"))
+        assert same(live, past, CLOCK + LABEL), cycle
+        references.append(live.attrs["hydroda_forcing_reference_time"])
+        assert live.attrs["hydroda_forcing_source"] == "archived"
+    assert len(set(references)) >= 2
+    assert all(parse_utc(r) + 4 * HOUR <= mine.known_by(c) for r, c in zip(references, cycles, strict=True))
+    dry = steps.hindcast(mine, cycles[0], cycles[-1], forcing="none")
+    wet = store.archive_path("archived", cycles[0])
+    without, with_rain = (netcdf.read(path)["discharge"].values for path in (dry[0], wet))
+    assert (with_rain >= without * (1 - 1e-6)).all()
+    assert (with_rain > without).any()
+
+
+def test_an_ensemble_filter_publishes_its_members(settings):
+    settings.file.write_text(
+        settings.file.read_text() + '[filter]\nname = "ensemble.etkf"\nseed = 7\n[filter.options]\nmembers = 12\n'
+    )
+    mine = load(settings.file)
+    store = store_of(mine)
+    cycles = hourly(mine, 3)
+    for cycle in cycles:
+        members = check(netcdf.read(store.product_path("ens", cycle)))
+        assert members.sizes["realization"] == 12
+        assert (members["discharge"].std("realization") > 0).all()
+    steps.hindcast(mine, cycles[0], cycles[-1], forcing="none", products=True)
+    for kind in ("fc", "ens"):
+        live, past = (netcdf.read(store.product_path(k, cycles[-1])) for k in (kind, f"{kind}-hindcast"))
+        assert same(live, past, CLOCK + LABEL)

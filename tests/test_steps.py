@@ -1,14 +1,18 @@
 """The steps on a small deployment: from a raw file to a page, and what is said when something is wrong."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import CALIBRATED_UNTIL, EFFORT, FIRST, SMALL, START
 
-from hydroda import calibrated, domain, netcdf, steps, verification
+from hydroda import calibrated, domain, netcdf, quality, steps, verification
 from hydroda.acceptance import check
+from hydroda.known import as_known
+from hydroda.schema import hours
 from hydroda.settings import SettingsError, load
 from hydroda.sources.intake import Refused
 from hydroda.steps import store_of
@@ -187,3 +191,29 @@ def test_a_domain_knows_its_places_in_the_order_of_the_settings(settings):
     found = domain.load(settings)
     assert [place.id for place in found.places] == [station.id for station in found.stations] == ["ach", "bregenz"]
     assert found.area.tolist() == [40.0, 160.0]
+
+
+REAL = Path(os.environ.get("HYDRODA_REAL_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"real catchments are not in {REAL}; HYDRODA_REAL_DATA says where")
+@pytest.mark.parametrize(
+    ("name", "area"), [("dornbirnerach", 114.8), ("l0123003", 920.0), ("posina", 111.5), ("wye", 10.6)]
+)
+def test_a_real_file_is_taken_as_it_is(tmp_path, name, area):
+    """No row is refused, and quality control throws no flood away."""
+    config = steps.init(tmp_path)
+    counts = steps.add_catchment(config, name, REAL / name / f"{name}_hourly.csv.gz", area)
+    assert (counts.rejected, counts.problems) == (0, ())
+    store = store_of(load(config))
+    year = store.newest(name).astype("datetime64[Y]").astype("datetime64[ns]")
+    stretch = hours(year, store.newest(name))
+    records = store.observations([name], stretch[0], stretch[-1])
+    discharge = as_known(records, [name], stretch)["discharge"]
+    limits = quality.limits_from(discharge[:, 0], area)
+    qc = quality.aggregate(quality.flags(discharge, [limits]))[:, 0]
+    seen = np.isfinite(discharge[:, 0])
+    high = discharge[:, 0] >= np.nanquantile(discharge[:, 0], 0.999)
+    assert (qc[high] != quality.FAIL).all()
+    stuck = name == "posina"  # its gauge stood still for weeks of 1997, as its provenance says
+    assert np.mean(qc[seen] == quality.FAIL) < (0.5 if stuck else 0.01)

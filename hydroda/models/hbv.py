@@ -35,6 +35,20 @@ _PAUWELS = (
 )
 
 
+def _power(base: Tensor, exponent: Tensor) -> Tensor:
+    """A power of a positive base, the same bits however the tensors lie in memory, which `torch.pow` does not promise.
+
+    With it a catchment computed alone is the catchment computed among others.
+    """
+    return torch.exp(exponent * torch.log(base))
+
+
+def _power_from_zero(base: Tensor, exponent: Tensor) -> Tensor:
+    """A power that is zero for a base of zero or less, and has no slope there."""
+    empty = base <= 0.0
+    return torch.where(empty, 0.0, _power(torch.where(empty, 1.0, base), exponent))
+
+
 def pauwels2013(hours: float = 24.0, *, capped: bool = False) -> Model:
     """HBV as published (Pauwels et al. 2013, eqs 22–32), step `hours`; the defaults are their Table 2 in mm and hours.
 
@@ -45,14 +59,14 @@ def pauwels2013(hours: float = 24.0, *, capped: bool = False) -> Model:
 
     def outflow(x: Components, p: Components) -> tuple[Tensor, Tensor]:
         rate1, rate2, capacity2, psi = p[6:]
-        return rate1 * x[1], rate2 * (x[2].clamp(min=0.0) / capacity2) ** psi  # eqs 30, 27
+        return rate1 * x[1], rate2 * _power_from_zero(x[2] / capacity2, psi)  # eqs 30, 27
 
     def advance(x: Components, u: Components, p: Components) -> tuple[tuple[Tensor, ...], Fluxes]:
         lam, capacity, b, pe, beta, alpha = p[:6]
         rain, pet = u
         s = x[0] / capacity
         evaporation = s * pet / lam  # eq. 22
-        infiltration = (1.0 - s).clamp(min=0.0) ** b * rain  # eq. 23
+        infiltration = _power_from_zero(1.0 - s, b) * rain  # eq. 23
         excess = rain - infiltration  # eq. 24
         percolation = pe * (1.0 - torch.exp(-beta * s))  # eq. 25
         to_fast = ((alpha * s).clamp(max=1.0) if capped else alpha * s) * excess  # eq. 29
@@ -97,7 +111,7 @@ def stores() -> Model:
     """
 
     def kept(slow: Tensor, fast: Tensor, k1: Tensor, k2: Tensor, psi: Tensor) -> tuple[Tensor, Tensor]:
-        rate = k2 * (fast / FAST_REFERENCE).clamp(min=TINY) ** (psi - 1.0)  # eq. 27
+        rate = k2 * _power((fast / FAST_REFERENCE).clamp(min=TINY), psi - 1.0)  # eq. 27
         return slow * torch.exp(-k1), fast * torch.exp(-rate)
 
     def advance(x: Components, u: Components, p: Components) -> tuple[tuple[Tensor, ...], Fluxes]:
@@ -106,7 +120,7 @@ def stores() -> Model:
         soil, slow, fast = (content.clamp(min=0.0) for content in x)
         soil = torch.minimum(soil, capacity)
         space = capacity - soil
-        infiltration = torch.minimum((space / capacity).clamp(min=TINY) ** b * rain, space)  # eq. 23
+        infiltration = torch.minimum(_power((space / capacity).clamp(min=TINY), b) * rain, space)  # eq. 23
         excess = rain - infiltration
         soil = soil + infiltration
         filling = soil / capacity

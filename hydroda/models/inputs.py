@@ -9,7 +9,7 @@ from torch import Tensor
 from hydroda.models.model import Components, Fluxes, Model, Parameter, State
 
 MIXED_RANGE = 1.0  # °C either side of the threshold over which snow turns to rain
-LARGEST_LOG_ERROR = 0.7  # the assimilated rain error never halves or doubles rain
+LARGEST_LOG_ERROR = 0.7  # the assimilated rain error at most about halves or doubles rain
 
 
 def degree_day(model: Model) -> Model:
