@@ -62,7 +62,8 @@ def show(settings: Settings) -> None:
     for picture in steps.hydrographs(settings):
         print(f"picture   {picture}")
     print(f"page      {steps.report(settings)}")
-    print(f"go on     cd {settings.file.parent} && ../{Path(sys.executable).parent.name}/hydroda --help".rstrip())
+    command = os.path.relpath(Path(sys.executable).parent / "hydroda", settings.file.parent)
+    print(f"go on     cd {settings.file.parent} && {command} --help")
 
 
 def main(folder: Path = Path("demo")) -> int:

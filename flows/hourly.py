@@ -30,10 +30,14 @@ def run_cycle(config: str, cycle: str, force: bool, catch_up: bool) -> State:
 
 
 @task(task_run_name="verify until {cycle}", cache_policy=NO_CACHE)
-def verify_recent(config: str, cycle: str) -> str:
-    """Scores of what was published in the last days."""
+def verify_recent(config: str, cycle: str) -> State:
+    """Scores of what was published in the last days; in the first hours there is nothing to score."""
     end = parse_utc(cycle)
-    return str(steps.verify(load(Path(config)), end - VERIFIED, end, kind="operational"))
+    try:
+        path = steps.verify(load(Path(config)), end - VERIFIED, end, kind="operational")
+    except ValueError as error:
+        return Completed(name="Skipped", message=str(error))
+    return Completed(message=str(path))
 
 
 def cycle_of(settings: Settings, cycle: str | None) -> np.datetime64:

@@ -85,6 +85,8 @@ def verify(archives: Iterable[xr.Dataset], observed: xr.DataArray, corrections: 
     without observations or baselines.
     """
     archive = pool(archives)
+    if archive.sizes["forecast_reference_time"] < 2:
+        raise ValueError("one forecast alone has no score; make more of them")
     stations = [str(station) for station in archive.station.values]
     for what, known in (("observed discharge", observed.station.values.tolist()), ("fitted baselines", corrections)):
         lacking = [station for station in stations if station not in known]
