@@ -6,23 +6,19 @@ fill its stores, so that years cost the steps of one chunk.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import Bounds, OptimizeResult, differential_evolution
-from scipy.stats import qmc
 from torch import Tensor
 
 from hydroda.cycle import trajectory
-from hydroda.models.model import Model, from_unit, to_unit
+from hydroda.models.model import Model
+from hydroda.search import minimised
 
 NEEDED = 30 * 24  # hours with an observation
 SPIN_UP = 4400  # hours before a chunk: half a year fills all but the slowest stores
 YEAR = 8760  # hours after which the weather repeats where there is none
 FREE_ROWS = 2400  # rows of a batch whose arithmetic takes as long as calling the operations of a step
-CROSSED = 0.9  # parameters make up for each other, so most must move together; 0.7 stays 0.05 NSE short on posina
-HOPELESS = 1e6  # loss of parameters whose discharge is not finite
 Progress = Callable[[float, str], None]
 
 
@@ -68,39 +64,20 @@ def fit_model(
     table = [model.parameters[i] for i in searched]
     chunks = _chunks(forcing, target, population)
 
-    def parameters(z: np.ndarray) -> np.ndarray:
-        values = np.array([p.default for p in model.parameters])
-        every = np.repeat(values[None], len(z), 0)
-        every[:, searched] = from_unit(table, z)
+    def parameters(values: np.ndarray) -> np.ndarray:
+        every = np.repeat([[p.default for p in model.parameters]], len(values), 0)
+        every[:, searched] = values
         return every
 
-    def loss(z: np.ndarray, /) -> Any:
-        value = _square_error(model, torch.from_numpy(parameters(z.T)), *chunks) / np.nanvar(target)
-        return np.where(np.isfinite(value), value, HOPELESS)
-
-    first = qmc.LatinHypercube(len(table), rng=np.random.default_rng(seed)).random(population)
-    first[0] = to_unit(table, np.array([p.default for p in table]))
-    done = 1  # the first generation is evaluated before the search calls back
-
-    def told(intermediate_result: OptimizeResult) -> None:
-        nonlocal done
-        done += 1
-        progress(done / generations, f"model: NSE {1.0 - intermediate_result.fun:.3f}")
-
-    result = differential_evolution(
-        loss,
-        Bounds(np.zeros(len(table)), np.ones(len(table))),
-        init=first,
-        maxiter=generations - 1,
-        tol=0.0,
-        rng=np.random.default_rng(seed),
-        recombination=CROSSED,
-        polish=False,
-        vectorized=True,
-        updating="deferred",
-        callback=told,
+    found = minimised(
+        lambda values: _square_error(model, torch.from_numpy(parameters(values)), *chunks) / np.nanvar(target),
+        table,
+        generations=generations,
+        population=population,
+        seed=seed,
+        told=lambda fraction, loss: progress(fraction, f"model: NSE {1.0 - loss:.3f}"),
     )
-    best = parameters(result.x[None])[0]
+    best = parameters(found[None])[0]
     states = open_loop(model, best, forcing)
     return ModelFit(best, states, *_scores(runoff(model, best, states), target), count)
 

@@ -8,26 +8,24 @@ of forecasts per candidate, a few seconds per generation.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import Bounds, OptimizeResult, differential_evolution
-from scipy.stats import chi2, norm, qmc
+from scipy.stats import chi2, norm
 from torch import Tensor
 
 from hydroda import predictive
 from hydroda.cycle import NO_FLOW, Batch, Levels, Moment, rollout, trajectory
 from hydroda.filters.beliefs import Belief, joined
 from hydroda.filters.recipe import Filter, Hour, System
-from hydroda.models.model import Model, Parameter, from_unit, to_unit
+from hydroda.models.model import Model, Parameter
 from hydroda.schema import LEADS
+from hydroda.search import minimised
 
 SETTLE = 240  # hours a stretch runs before its forecasts count
 STRETCH = 720  # hours of a stretch that count
 ROWS = 8192  # forecasts made side by side
 EVERY = 3  # hours between the forecasts that are scored
-HOPELESS = 1e3  # loss of a candidate whose forecasts are not finite
 SHARE = 0.9  # of the observations that shall lie within the intervals
 TYPICAL = 0.1  # share of its mean content a store is in error when it is empty
 Progress = Callable[[float, str], None]
@@ -172,41 +170,23 @@ def tune(
 ) -> np.ndarray:
     """The error levels (d,), in the order of `table`, that forecast best.
 
-    Least is the mean over leads of log(MSE / MSE of `baseline` (24,)): every lead counts alike. Differential evolution
-    (Storn & Price 1997) with `generations` × `population` candidates.
+    Least is the mean over leads of log(MSE / MSE of `baseline` (24,)): every lead counts alike. Found among
+    `generations` × `population` candidates.
     """
-    searched = table(model)
 
-    def loss(z: np.ndarray, /) -> Any:
-        candidates = rows(model, build, parameters, known, from_unit(searched, z.T))
+    def loss(values: np.ndarray) -> np.ndarray:
+        candidates = rows(model, build, parameters, known, values)
         moments, _ = analyses(candidates, known, EVERY)
-        value = np.log(squared_errors(candidates, known, moments) / baseline).mean(1)
-        return np.where(np.isfinite(value), value, HOPELESS)
+        return np.log(squared_errors(candidates, known, moments) / baseline).mean(1)
 
-    sampler = qmc.LatinHypercube(len(searched), rng=np.random.default_rng(seed))
-    first = sampler.random(population)
-    first[0] = to_unit(searched, np.array([p.default for p in searched]))
-    done = 0
-
-    def told(intermediate_result: OptimizeResult) -> None:
-        nonlocal done
-        done += 1
-        progress(done / generations, f"filter: {np.exp(intermediate_result.fun):.3f} of the baseline's square error")
-
-    result = differential_evolution(
+    return minimised(
         loss,
-        Bounds(np.zeros(len(searched)), np.ones(len(searched))),
-        init=first,
-        maxiter=generations - 1,
-        tol=0.0,
-        rng=np.random.default_rng(seed),
-        recombination=0.9,
-        polish=False,
-        vectorized=True,
-        updating="deferred",
-        callback=told,
+        table(model),
+        generations=generations,
+        population=population,
+        seed=seed,
+        told=lambda fraction, loss: progress(fraction, f"filter: {np.exp(loss):.3f} of the baseline's square error"),
     )
-    return from_unit(searched, result.x[None])[0]
 
 
 def sized(

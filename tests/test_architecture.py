@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TORCH = {"cycle", "calibration", "tuning", "groups", "forecasting", "restart"}  # and all of filters and models
+TORCH = {
+    "cycle",
+    "calibration",
+    "tuning",
+    "search",
+    "groups",
+    "forecasting",
+    "restart",
+}  # and all of filters and models
 MEETING = {"start", "operation", "hindcasting", "fitting"}  # where the numerics meet the store; loaded by steps in need
 FAMILY_TOOLS = {"recipe", "beliefs", "algebra", "noise"}
 
