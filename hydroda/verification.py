@@ -252,11 +252,20 @@ def summary_json(scores: xr.Dataset) -> dict[str, Any]:
         return {**own, "methods": methods}
 
     return {
-        **{key.removeprefix("hydroda_"): value for key, value in scores.attrs.items() if key.startswith("hydroda_")},
+        **{
+            key.removeprefix("hydroda_"): _plain(value)
+            for key, value in scores.attrs.items()
+            if key.startswith("hydroda_")
+        },
         "units": {name: score.units for name, score in (BY_METHOD | OF_FORECAST).items()},
         "leads": scores.forecast_period.values.tolist(),
         "stations": {str(s): station(scores.sel(station=s)) for s in scores.station.values},
     }
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy, as files give them, as one of Python."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def best(scores: xr.DataArray) -> xr.DataArray:
