@@ -6,16 +6,19 @@ from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
+from conftest import FIRST
 
 from flows.backfill import backfill, months
 from flows.hourly import cycle_of, hourly
 from flows.ingest import ingest, mendable
 from flows.train import train
 from flows.verify import verify
-from hydroda import steps
+from hydroda import netcdf, steps
+from hydroda.acceptance import check
 from hydroda.lock import Busy
 from hydroda.settings import parse
 from hydroda.store import Counts
+from hydroda.units import iso
 
 SIX = np.datetime64("2003-07-01T06", "ns")
 HOUR = np.timedelta64(1, "h")
@@ -184,3 +187,19 @@ def test_train_goes_on_past_a_catchment_without_data(did):
     assert state.is_failed()
     assert state.message == "not calibrated: ach"
     assert [call.args[1] for call in did.calibrate.call_args_list] == [["ach"], ["bregenz"]]
+
+
+def test_the_flows_really_publish_hindcast_and_score(settings):
+    """No stand-ins: Prefect runs the steps on the small deployment."""
+    config, cycle = str(settings.file), FIRST
+    for i in range(2):
+        state = hourly(config, iso(cycle + i * HOUR), return_state=True)
+        assert (state.name, state.is_completed()) == ("Degraded", True)  # its settings know no rain forecast
+    product = check(netcdf.read(steps.store_of(settings).product_path("fc", cycle + HOUR)))
+    assert np.isfinite(product.discharge.values).all()
+    done = backfill(iso(cycle), iso(cycle + 5 * HOUR), config, return_state=True)
+    assert Path(done.message).exists()
+    scored = verify(iso(cycle), iso(cycle + 5 * HOUR), config, kind="hindcast", return_state=True)
+    assert netcdf.read(Path(scored.message)).attrs["hydroda_issue_times"] == 6
+    again = hourly(config, iso(cycle + HOUR), return_state=True)
+    assert again.name == "Skipped"
