@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,8 +10,10 @@ from hydroda import correction, known, quality, tuning, window
 from hydroda.calibrated import GAUGE, Calibrated
 from hydroda.calibration import ModelFit, fit_model, runoff
 from hydroda.correction import Correction
+from hydroda.cycle import Batch
 from hydroda.groups import build_filter, build_model
 from hydroda.models.model import Model
+from hydroda.quality import Limits
 from hydroda.schema import LEADS, hours
 from hydroda.settings import Catchment, Settings
 from hydroda.store import Store
@@ -34,6 +36,30 @@ class Effort:
     filter: tuple[int, int] = (20, 32)
 
 
+class Record(NamedTuple):
+    """What a catchment is calibrated on: hours (T,), those that count, forcing (T, m), runoff (T,) with NaN.
+
+    And what is believed of its gauge and of its weather.
+    """
+
+    hours: np.ndarray
+    scored: np.ndarray
+    forcing: np.ndarray
+    observed: np.ndarray
+    model: Model
+    temperature: bool
+    limits: Limits
+    climate: Climate
+
+
+class Found(NamedTuple):
+    """A filter with its error levels as a batch of one, factors on its spread, mean squared errors (24,) [mm²/h²]."""
+
+    batch: Batch
+    spread: dict[str, tuple[float, ...]]
+    errors: np.ndarray
+
+
 def fit(
     settings: Settings,
     store: Store,
@@ -47,6 +73,44 @@ def fit(
 
     Raises ValueError, naming the catchment, when the period holds too little.
     """
+    record = _record(settings, store, catchment, start, end)
+    counted = record.scored
+    generations, population = effort.model
+    try:
+        fitted = fit_model(
+            record.model,
+            record.forcing,
+            record.observed,
+            counted,
+            seed=settings.filter.seed,
+            generations=generations,
+            population=population,
+            progress=lambda fraction, text: progress(0.5 * fraction, text),
+        )
+        open_loop = runoff(record.model, fitted.parameters, fitted.states)
+        baselines = _baselines(catchment, record.hours[counted], record.observed[counted], open_loop[counted])
+        past = tuning.past(record.forcing, record.observed, fitted.states, counted)
+    except ValueError as error:
+        raise ValueError(f"{catchment.id}: {error}") from error
+    baseline = _square_errors(baselines, record, open_loop, catchment.area_km2)
+    found = _filter(settings, record.model, fitted.parameters, past, baseline, effort, progress)
+    progress(1.0, "done")
+    names, own = [p.name for p in record.model.parameters], found.batch.parameters[0, 0].tolist()
+    return Calibrated(
+        station=catchment.id,
+        model=settings.model.name,
+        temperature=record.temperature,
+        parameters=dict(zip(names, own, strict=True)),
+        errors=_pairs(record.model, found.batch.levels),
+        spread=found.spread,
+        limits=record.limits,
+        climate=record.climate,
+        correction=baselines,
+        report=_report(settings, start, end, fitted, found.errors, baseline, record.observed[counted]),
+    )
+
+
+def _record(settings: Settings, store: Store, catchment: Catchment, start: np.datetime64, end: np.datetime64) -> Record:
     records = store.observations([catchment.id], FIRST, end)
     if not records.sizes["record"]:
         raise ValueError(
@@ -55,37 +119,31 @@ def fit(
     first = max(records["time"].values.min(), start - settings.cycle.spin_up_hours * HOUR)
     stretch = hours(floor_hour(first), end)
     values = known.as_known(records, [catchment.id], stretch)
-    scored = stretch >= start
     limits = quality.limits_from(values["discharge"][:, 0], catchment.area_km2)
     climate, temperature = _climate(catchment, stretch, values)
     view = window.view([Place(catchment.id, catchment.area_km2, limits, climate)], stretch, values)
     model = build_model(settings.model.name, temperature)
     rows = window.rows(view, 0, stretch.size - 1, model.forcings)
-    forcing, observed = rows.forcing[:, 0], rows.observation[:, 0]
-    generations, population = effort.model
-    try:
-        fitted = fit_model(
-            model,
-            forcing,
-            observed,
-            scored,
-            seed=settings.filter.seed,
-            generations=generations,
-            population=population,
-            progress=lambda fraction, text: progress(0.5 * fraction, text),
-        )
-        open_loop = runoff(model, fitted.parameters, fitted.states)
-        baselines = _baselines(catchment, stretch[scored], observed[scored], open_loop[scored])
-        past = tuning.past(forcing, observed, fitted.states, scored)
-    except ValueError as error:
-        raise ValueError(f"{catchment.id}: {error}") from error
-    baseline = _square_errors(baselines, stretch, observed, open_loop, scored, catchment.area_km2)
+    scored = stretch >= start
+    return Record(stretch, scored, rows.forcing[:, 0], rows.observation[:, 0], model, temperature, limits, climate)
+
+
+def _filter(
+    settings: Settings,
+    model: Model,
+    parameters: np.ndarray,
+    past: tuning.Past,
+    baseline: np.ndarray,
+    effort: Effort,
+    progress: Progress,
+) -> Found:
+    """The error levels of the filter of the settings, and how wide its intervals must be."""
     build = build_filter(settings)
     generations, population = effort.filter
     levels = tuning.tune(
         model,
         build,
-        fitted.parameters,
+        parameters,
         past,
         baseline,
         seed=settings.filter.seed,
@@ -93,27 +151,16 @@ def fit(
         population=population,
         progress=lambda fraction, text: progress(0.5 + 0.45 * fraction, text),
     )
-    levels = tuning.sized(model, build, fitted.parameters, past, levels)
-    batch = tuning.rows(model, build, fitted.parameters, past, levels[None])
+    levels = tuning.sized(model, build, parameters, past, levels)
+    batch = tuning.rows(model, build, parameters, past, levels[None])
     dry = past.forcing.clone()
     dry[:, model.forcings.index("precipitation")] = 0.0
-    spread = {"observed": tuning.widths(batch, past, past.forcing), "none": tuning.widths(batch, past, dry)}
     moments, _ = tuning.analyses(batch, past, tuning.EVERY)
-    errors = tuning.squared_errors(batch, past, moments)[0]
-    progress(1.0, "done")
-    own = batch.parameters[0, 0].tolist()
-    return Calibrated(
-        station=catchment.id,
-        model=settings.model.name,
-        temperature=temperature,
-        parameters={p.name: value for p, value in zip(model.parameters, own, strict=True)},
-        errors=_pairs(model, batch.levels),
-        spread=spread,
-        limits=limits,
-        climate=climate,
-        correction=baselines,
-        report=_report(settings, start, end, fitted, errors, baseline, observed[scored]),
-    )
+    spread = {
+        "observed": tuning.widths(batch, past, moments, past.forcing),
+        "none": tuning.widths(batch, past, moments, dry),
+    }
+    return Found(batch, spread, tuning.squared_errors(batch, past, moments)[0])
 
 
 def _climate(catchment: Catchment, stretch: np.ndarray, values: dict[str, np.ndarray]) -> tuple[Climate, bool]:
@@ -140,11 +187,10 @@ def _baselines(catchment: Catchment, time: np.ndarray, observed: np.ndarray, ope
     return correction.fit(catchment.id, time, *flows)
 
 
-def _square_errors(
-    fitted: Correction, time: np.ndarray, observed: np.ndarray, open_loop: np.ndarray, scored: np.ndarray, area: float
-) -> np.ndarray:
+def _square_errors(fitted: Correction, record: Record, open_loop: np.ndarray, area: float) -> np.ndarray:
     """Mean squared error (24,) [mm²/h²] of the open loop with decaying error, which a filter has to beat."""
-    issue = np.flatnonzero(scored)[: -LEADS.size]
+    time, observed = record.hours, record.observed
+    issue = np.flatnonzero(record.scored)[: -LEADS.size]
     ahead = issue[:, None] + LEADS
     forecast = correction.apply(
         "decaying_error",

@@ -203,12 +203,11 @@ def sized(
     return np.concatenate((factor * values[:errors], values[errors:]))
 
 
-def widths(batch: Batch, known: Past, forcing: Tensor) -> tuple[float, ...]:
+def widths(batch: Batch, known: Past, moments: Sequence[Moment], forcing: Tensor) -> tuple[float, ...]:
     """Factors (24,) on the spread of log discharge that make the 90 % intervals of a batch of one candidate cover 90 %.
 
-    `forcing` (T, m) is what the lead hours are forecast with.
+    `moments` come from `analyses`; `forcing` (T, m) is what the lead hours are forecast with.
     """
-    moments, _ = analyses(batch, known, EVERY)
     misses = []
     for wider, belief, hours, at in issues(batch, known, moments):
         ahead = rollout(wider, belief, belief.mean, forcing[at], hours)
