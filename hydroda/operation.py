@@ -74,8 +74,10 @@ def run(settings: Settings, cycle: np.datetime64, *, force: bool = False, catch_
         paths = write(domain, cycle, issued, failed, kind, settings.forcing.forecast)
         saved = restart.dataset([trailing(i.group, i.trail) for i in issued])
         netcdf.write(saved, store.belief_path(cycle), record_dim=None)
+        store.retention(cycle)
         reasons = degraded(issued, failed, settings.forcing.forecast)
-        return Done(cycle, "degraded" if reasons else "published", tuple(paths), ", ".join((*reasons, _told(failed))))
+        message = ", ".join(filter(None, (*reasons, _told(failed))))
+        return Done(cycle, "degraded" if reasons else "published", tuple(paths), message)
 
 
 def _told(failed: Mapping[str, str]) -> str:

@@ -126,6 +126,18 @@ def test_missed_cycles_are_pending_in_order_and_bounded(settings):
     assert len(steps.pending(settings, FIRST + 500 * HOUR)) == settings.cycle.catch_up_hours + 1
 
 
+def test_old_beliefs_make_room(settings):
+    hourly(settings, 2)
+    store = store_of(settings)
+    old = [FIRST - days * 24 * HOUR for days in (3, 8, 9, 100, 101)]
+    for cycle in old:
+        netcdf.write(netcdf.read(store.belief_path(FIRST)), store.belief_path(cycle), record_dim=None)
+        netcdf.write(netcdf.read(store.belief_path(FIRST)), store.belief_path(cycle + HOUR), record_dim=None)
+    steps.run(settings, FIRST + 2 * HOUR)
+    kept = store.cycles("belief")
+    assert {FIRST, FIRST + HOUR, FIRST + 2 * HOUR, old[0], old[0] + HOUR, old[1], old[2], old[4]} == set(kept)
+
+
 def test_a_damaged_belief_costs_an_hour_of_replay_not_the_forecast(settings):
     hourly(settings, 3)
     store = store_of(settings)
