@@ -24,6 +24,7 @@ CATCHMENTS = (
 )
 LAST = np.datetime64("2024-11-01T15", "ns")
 CYCLES = (LAST - 2 * HOUR, LAST - HOUR, LAST)
+SCORED = np.datetime64("2024-10-01T00", "ns"), np.datetime64("2024-10-30T23", "ns")
 SOURCE = '\n[[source]]\nname = "weather"\nkind = "netcdf_folder"\nfolder = "weather"\ncontent = "forecasts"\n'
 
 
@@ -56,9 +57,9 @@ def prepare(folder: Path) -> Settings:
     return settings
 
 
-def show(settings: Settings) -> None:
-    """The last forecast as a table, and where to look."""
-    print(f"\n{steps.forecast_table(settings)}")
+def show(settings: Settings, scores: Path) -> None:
+    """How good such forecasts were, the last one as a table, and where to look."""
+    print(f"\n{steps.score_table(scores)}\n\n{steps.forecast_table(settings)}")
     for picture in steps.hydrographs(settings):
         print(f"picture   {picture}")
     print(f"page      {steps.report(settings)}")
@@ -67,17 +68,23 @@ def show(settings: Settings) -> None:
 
 
 def main(folder: Path = Path("demo")) -> int:
-    """Prepare, run the flow for the cycles, show; 1 if the last cycle was not published."""
+    """Prepare, run the flows for some cycles and a month of hindcasts, show; 1 if the last cycle was not published."""
     own_prefect(folder / ".prefect")
-    from flows.hourly import hourly  # imports Prefect
+    from flows.backfill import backfill  # imports Prefect
+    from flows.hourly import hourly
+    from flows.verify import verify
 
     settings = prepare(folder)
+    config = str(settings.file)
     for cycle in CYCLES:
-        state = hourly(str(settings.file), iso(cycle), return_state=True)
+        state = hourly(config, iso(cycle), return_state=True)
     if state.is_failed():
         print(f"not published: {state.message}", file=sys.stderr)
         return 1
-    show(settings)
+    first, last = map(iso, SCORED)
+    backfill(first, last, config, "archived")
+    scored = verify(first, last, config, "hindcast", return_state=True)
+    show(settings, Path(scored.message or ""))
     return 0
 
 

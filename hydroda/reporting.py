@@ -15,6 +15,7 @@ from hydroda.settings import Settings
 from hydroda.units import HOUR, iso
 
 SHOWN = (1, 3, 6, 12, 24)
+ENOUGH = 100  # forecasts a score must rest on to be shown
 SCORES = "verify*/*/*/*/*.nc"
 
 
@@ -107,11 +108,13 @@ def _rain(domain: Domain, cycle: np.datetime64) -> xr.DataArray:
 
 
 def _scores(domain: Domain) -> xr.Dataset | None:
-    """The newest scores that can be read."""
+    """The newest scores that can be read and rest on enough forecasts to say anything."""
     found = sorted(domain.store.folder.glob(SCORES), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found:
         try:
-            return netcdf.read(path)
+            scores = netcdf.read(path)
         except (netcdf.DamagedFile, FileNotFoundError):
             continue
+        if int(scores.attrs["hydroda_issue_times"]) >= ENOUGH:
+            return scores
     return None
