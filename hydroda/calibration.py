@@ -53,10 +53,11 @@ def fit_model(
     """Fits the `role` "model" parameters; the others keep their defaults.
 
     Forcing (T, m) is complete, runoff `observed` (T,) [mm/h] has NaN where missing, `scored` (T,) marks the hours that
-    count; those before it fill the stores. The loss is the mean over quarters of a year of the logarithm of the mean
-    squared error: what is left of a Gaussian likelihood when the variance of every quarter is unknown. One great flood
-    cannot buy its fit with the water balance of all other seasons, as it can in the NSE, which it replaced because it
-    forecast other years better. Raises ValueError with fewer than 30 days, or of a gauge that stands still.
+    count; those before it fill the stores. The loss is the mean of two logarithms: of the mean squared error, as in the
+    NSE, and of that of each quarter of a year, averaged (a Gaussian likelihood whose variance is unknown in every
+    quarter). With the first alone one great flood buys its fit with the water balance of all other seasons, with the
+    second alone floods count too little; together they forecast years not fitted to better.
+    Raises ValueError with fewer than 30 days, or of a gauge that stands still.
     """
     target = np.where(scored, observed, np.nan)
     count = int(np.isfinite(target).sum())
@@ -78,7 +79,7 @@ def fit_model(
 
     def loss(values: np.ndarray) -> np.ndarray:
         errors = _square_errors(model, torch.from_numpy(parameters(values)), *chunks) / np.nanvar(target)
-        return np.log(errors + PERFECT).mean(0)
+        return 0.5 * (np.log(errors.mean(0) + PERFECT) + np.log(errors + PERFECT).mean(0))
 
     found = minimised(
         loss,

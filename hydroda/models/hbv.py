@@ -91,7 +91,8 @@ _STORES = (
     Parameter("evaporation_threshold", "1", "λ, filling from which evaporation is potential", 0.1, 1.0, 0.7),
     Parameter("percolation", "mm h-1", "Pe", 1e-3, 5.0, 0.1, log=True),
     Parameter("percolation_shape", "1", "β", 0.05, 10.0, 1.3, log=True),
-    Parameter("fast_share", "1", "α", 0.1, 5.0, 1.2, log=True),
+    # α ≥ 1: a full soil sends all excess to the fast store, or floods beyond those calibrated on would be cut
+    Parameter("fast_share", "1", "α", 1.0, 5.0, 1.2, log=True),
     Parameter("slow_rate", "h-1", "κ1", 1e-4, 0.05, 2e-3, log=True),
     Parameter("fast_rate", "h-1", "κ2, outflow rate at 10 mm", 2e-3, 2.0, 0.05, log=True),
     Parameter("fast_shape", "1", "ψ", 1.0, 4.0, 1.3),

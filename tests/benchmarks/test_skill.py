@@ -111,15 +111,31 @@ def scores(request, tmp_path):
     return name, json.loads((folder / "scores.json").read_text())["stations"][name]
 
 
+def markdown(name: str, case: Case, found: dict) -> str:
+    """The tables of README.md: NSE of every method and, of the forecast, KGE, CRPS and coverage at every lead."""
+    methods = found["methods"]
+    head = [*(LABELS[method] for method in methods), "KGE", "CRPS [m³/s]", "% inside 90 %"]
+    lines = [
+        f"**{name}**: calibrated {case.calibration[0][:7]} to {case.calibration[1][:7]}, {min(found['n'])} forecasts "
+        f"issued {case.test[0][:10]} to {case.test[1][:10]}, observed rain in the lead hours",
+        "",
+        f"| lead | {' | '.join(head)} |",
+        "|---" * (len(head) + 1) + "|",
+    ]
+    for i in range(24):
+        nse = [methods[method]["nse"][i] for method in methods]
+        best = max(nse)
+        cells = [f"**{value:.3f}**" if value == best else f"{value:.3f}" for value in nse]
+        own = methods["forecast"]
+        cells += [f"{own['kge'][i]:.3f}", f"{own['crps'][i]:.3g}", f"{found['coverage_90'][i]:.0f}"]
+        lines.append(f"| {i + 1} h | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def test_five_commands_reach_what_others_reached(scores):
     name, found = scores
+    print(f"\n{markdown(name, CASES[name], found)}")
     nse = {method: [found["methods"][method]["nse"][lead - 1] for lead in LEADS] for method in found["methods"]}
-    print(f"\n**{name}**, {min(found['n'])} forecasts\n\n| NSE at lead | {' | '.join(f'{h} h' for h in LEADS)} |")
-    print("|---" * (len(LEADS) + 1) + "|")
-    for method, values in nse.items():
-        print(f"| {LABELS[method]} | {' | '.join(f'{v:.3f}' for v in values)} |")
-    coverage = [f"{found['coverage_90'][lead - 1]:.0f}" for lead in LEADS]
-    print(f"| % inside the 90 % interval | {' | '.join(coverage)} |")
     assert nse["open_loop"][0] > CASES[name].plain - TOLERANCE
     for lead, value, floor in zip(LEADS, nse["forecast"], CASES[name].filtered, strict=True):
         assert value > floor - TOLERANCE, f"{name} at {lead} h"
