@@ -68,6 +68,8 @@ def _pet(hours: np.ndarray, given: np.ndarray, warmth: np.ndarray, climates: Seq
     by_warmth = [i for i, c in enumerate(climates) if c.pet_from == "oudin"]
     if by_warmth:
         lat, lon = (np.array([getattr(climates[i], name) or 0.0 for i in by_warmth]) for name in ("lat", "lon"))
-        loss[:, by_warmth] = pet.oudin(hours, warmth[:, by_warmth], lat, lon)
+        told = pet.oudin(hours, warmth[:, by_warmth], lat, lon)
+        # in the first hours of a record the day before is not known
+        loss[:, by_warmth] = np.where(np.isfinite(told), told, loss[:, by_warmth])
     has = [c.pet_from == "given" for c in climates]
     return np.maximum(np.where(np.isfinite(given) & has, given, loss), 0.0)
