@@ -10,6 +10,7 @@ PREFECT_SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # no telemetry
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # 20 s are too short on a busy machine
     "PREFECT_LOGGING_EXTRA_LOGGERS": "hydroda",  # what the steps log is seen in the run
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # the steps log outside of runs too
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",  # results are files of ours
 }
 for _name, _value in PREFECT_SETTINGS.items():
