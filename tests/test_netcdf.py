@@ -436,7 +436,8 @@ def own_scratch(tmp_path, monkeypatch):
 
 
 def test_a_killed_writer_leaves_a_whole_file(path, own_scratch):
-    assert killed_while_writing(path, 20) > 0  # some kill did hit a write
+    # some kill must hit a write; on a busy machine that takes more than one round
+    assert any(killed_while_writing(path, 20) for _ in range(10))
 
 
 @pytest.mark.slow
