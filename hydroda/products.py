@@ -130,9 +130,7 @@ def analysis(
     shape = (len(times), len(stations))
     _expect(shape, estimate=estimate, standard_error=standard_error, background=background)
     _expect(shape, observed=observed, observed_qc=observed_qc, **tests)
-    usable, possible = _possible(estimate) & _possible(standard_error), _possible(observed)
-    absent = np.isnan(observed) | (observed_qc == quality.MISSING)
-    flags = {"qc": np.where(absent, quality.MISSING, np.where(possible, observed_qc, quality.FAIL)), **tests}
+    usable = _possible(estimate) & _possible(standard_error)
     columns = {**fields.hour_axis(times), **fields.station_table(stations)}
     columns["discharge"] = fields.discharge(
         np.where(usable, estimate, np.nan),
@@ -162,6 +160,16 @@ def analysis(
             coordinates=STATION_COORDINATES,
             ancillary_variables="",
         )
+    columns |= _observation(observed, observed_qc, tests)
+    return _dataset(columns, global_attributes("an", times[-1], columns["time"].values, columns, provenance))
+
+
+def _observation(observed: np.ndarray, observed_qc: np.ndarray, tests: Mapping[str, np.ndarray]) -> Variables:
+    """What was observed, where it can be true, and the flags of it."""
+    possible = _possible(observed)
+    absent = np.isnan(observed) | (observed_qc == quality.MISSING)
+    flags = {"qc": np.where(absent, quality.MISSING, np.where(possible, observed_qc, quality.FAIL)), **tests}
+    columns: Variables = {}
     columns["discharge_observed"] = fields.discharge(
         np.where(possible & ~absent, observed, np.nan),
         "river discharge, observed",
@@ -177,7 +185,7 @@ def analysis(
             standard_name="aggregate_quality_flag" if test == "qc" else quality.TESTS[test],
             long_name=f"quality of observed discharge: {'all tests' if test == 'qc' else test.replace('_', ' ')}",
         )
-    return _dataset(columns, global_attributes("an", times[-1], columns["time"].values, columns, provenance))
+    return columns
 
 
 def scores(
