@@ -4,6 +4,7 @@ The type says how the covariance is represented. Saving is naming each tensor by
 filter writes code for it.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -22,6 +23,35 @@ class Gaussian:
     def shifted(self, d: Tensor) -> "Gaussian":
         """The belief with its mean moved by d (c, 1, n)."""
         return replace(self, mean=self.mean + d)
+
+    def widened(self, f: Tensor) -> "Gaussian":
+        """The belief with the deviation of every component multiplied by f (c, 1, n)."""
+        return replace(self, cov=self.cov * f * f.transpose(-1, -2))
+
+
+@dataclass(frozen=True)
+class SquareRoot:
+    """Mean (c, 1, n) and a root (c, n, r) of the covariance, of reduced rank where r < n.
+
+    `discarded` (c,) is the share of the variance that the last truncation left out.
+    """
+
+    mean: Tensor
+    factor: Tensor
+    discarded: Tensor
+
+    @property
+    def cov(self) -> Tensor:
+        """(c, n, n)."""
+        return self.factor @ self.factor.transpose(-1, -2)
+
+    def shifted(self, d: Tensor) -> "SquareRoot":
+        """The belief with its mean moved by d (c, 1, n)."""
+        return replace(self, mean=self.mean + d)
+
+    def widened(self, f: Tensor) -> "SquareRoot":
+        """The belief with the deviation of every component multiplied by f (c, 1, n)."""
+        return replace(self, factor=self.factor * f.transpose(-1, -2))
 
 
 @dataclass(frozen=True)
@@ -45,9 +75,84 @@ class Ensemble:
         """The belief with every member moved by d (c, 1, n)."""
         return Ensemble(self.members + d)
 
+    def widened(self, f: Tensor) -> "Ensemble":
+        """The belief with every anomaly multiplied by f (c, 1, n)."""
+        mean = self.mean
+        return Ensemble(mean + (self.members - mean) * f)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Leading directions and members: mean (c, 1, n), root (c, n, r) of what the directions carry, and members
+    (c, N, n) whose deviations from their own mean carry the rest, divisor N − 1."""
+
+    mean: Tensor
+    factor: Tensor
+    members: Tensor
+    discarded: Tensor
+
+    @property
+    def rest(self) -> Tensor:
+        """A root (c, n, N) of the covariance the members carry."""
+        a = self.members - self.members.mean(1, keepdim=True)
+        return a.transpose(-1, -2) / math.sqrt(a.shape[1] - 1)
+
+    @property
+    def root(self) -> Tensor:
+        """A root (c, n, r + N) of the covariance."""
+        return torch.cat((self.factor, self.rest), -1)
+
+    @property
+    def cov(self) -> Tensor:
+        """(c, n, n)."""
+        root = self.root
+        return root @ root.transpose(-1, -2)
+
+    def shifted(self, d: Tensor) -> "Mixed":
+        """The belief with its mean moved by d (c, 1, n)."""
+        return replace(self, mean=self.mean + d)
+
+    def widened(self, f: Tensor) -> "Mixed":
+        """The belief with the deviation of every component multiplied by f (c, 1, n)."""
+        mean = self.members.mean(1, keepdim=True)
+        return replace(self, factor=self.factor * f.transpose(-1, -2), members=mean + (self.members - mean) * f)
+
+
+@dataclass(frozen=True)
+class Particles:
+    """Members (c, N, n) with the logarithms (c, N) of weights that sum to one."""
+
+    members: Tensor
+    log_weights: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        """(c, N, 1)."""
+        return self.log_weights.exp().unsqueeze(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        """(c, 1, n)."""
+        return (self.weights * self.members).sum(1, keepdim=True)
+
+    @property
+    def cov(self) -> Tensor:
+        """(c, n, n)."""
+        a = self.members - self.mean
+        return (self.weights * a).transpose(-1, -2) @ a
+
+    def shifted(self, d: Tensor) -> "Particles":
+        """The belief with every member moved by d (c, 1, n)."""
+        return replace(self, members=self.members + d)
+
+    def widened(self, f: Tensor) -> "Particles":
+        """The belief with every anomaly multiplied by f (c, 1, n)."""
+        mean = self.mean
+        return replace(self, members=mean + (self.members - mean) * f)
+
 
 Belief = Any  # one of the classes above; filters agree on its attributes, not on a common ancestor
-KINDS: Mapping[str, type] = {kind.__name__: kind for kind in (Gaussian, Ensemble)}
+KINDS: Mapping[str, type] = {kind.__name__: kind for kind in (Gaussian, SquareRoot, Ensemble, Mixed, Particles)}
 
 
 def named(belief: Belief) -> dict[str, Tensor]:

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from hydroda.filters.algebra import jacobian, joseph, symmetric, transposed
 from hydroda.filters.beliefs import Belief, Gaussian
-from hydroda.filters.noise import Noise
-from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble, kalman_gain
+from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble, gaussian, kalman_gain
 
 LINEAR = 1e-9  # departure from the tangent, relative to its terms, that rounding alone may cause
 
@@ -47,9 +46,6 @@ def kalman(system: System) -> Filter:
 
 
 def _recipe(system: System) -> Recipe:
-    def init(mean: Tensor, cov: Tensor, noise: Noise) -> Gaussian:
-        return Gaussian(mean, cov)
-
     def forecast(belief: Belief, hour: Hour) -> Gaussian:
         mean = system.move(belief.mean, hour.forcing)
         # F at the previous analysis
@@ -67,4 +63,4 @@ def _recipe(system: System) -> Recipe:
         cov = joseph(belief.cov, update.gain, predicted.cross, update.innovation_cov)
         return Gaussian(belief.mean + update.shift, cov)
 
-    return Recipe(init, forecast, observe, kalman_gain, correct)
+    return Recipe(gaussian, forecast, observe, kalman_gain, correct)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hydroda.filters.algebra import divided, log_density, product
-from hydroda.filters.beliefs import Belief, chosen
+from hydroda.filters.beliefs import Belief, Gaussian, chosen
 from hydroda.filters.noise import Noise
 
 
@@ -106,12 +106,21 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Filter:
-    """`step(belief, hour)` → (belief, update) carries the belief over one hour; its first half can be had alone."""
+    """`step(belief, hour)` → (belief, update) carries the belief over one hour; its first half can be had alone.
 
+    `system` is the world whose state the belief is of, which is larger than the one the filter was asked for where
+    noise or biases are estimated with the state. `recipe` is what a modifier changes; None where there are no verbs.
+    """
+
+    system: System
     init: Callable[[Tensor, Tensor, Noise], Belief]
     forecast: Callable[[Belief, Hour], Belief]
     observe: Callable[[Belief], Predicted]
     step: Callable[[Belief, Hour], tuple[Belief, Update]]
+    recipe: Recipe | None = None
+
+
+Build = Callable[[System], Filter]  # what a filter is before it is told about the world; a modifier maps one to another
 
 
 def kalman_gain(belief: Belief, predicted: Predicted, innovation: Tensor, r: Tensor) -> Tensor:
@@ -141,14 +150,7 @@ def assemble(system: System, recipe: Recipe) -> Filter:
     def step(belief: Belief, hour: Hour) -> tuple[Belief, Update]:
         prior = recipe.forecast(belief, hour)
         expected = recipe.observe(prior)
-        seen = torch.isfinite(hour.observation)
-        observation = torch.where(seen, hour.observation, expected.mean)  # a missing one is what was expected
-        r = system.observation_error(observation)
-        if hour.doubt is not None:
-            scale = hour.doubt.sqrt()
-            r = r * (scale.unsqueeze(-1) * scale.unsqueeze(-2))
-        predicted, r = without_missing(expected, r, seen)
-        innovation = observation - expected.mean
+        predicted, r, innovation, seen = weighed(system, expected, hour)
         s = predicted.cov + r
         gain = recipe.gain(prior, predicted, innovation, r)
         update = Update(innovation, s, gain, log_density(innovation, s, seen.sum(-1)), seen, expected, r)
@@ -156,4 +158,21 @@ def assemble(system: System, recipe: Recipe) -> Filter:
         some = seen.any(-1)
         return posterior if some.all() else chosen(some, posterior, prior), update
 
-    return Filter(recipe.init, recipe.forecast, recipe.observe, step)
+    return Filter(system, recipe.init, recipe.forecast, recipe.observe, step, recipe)
+
+
+def weighed(system: System, expected: Predicted, hour: Hour) -> tuple[Predicted, Tensor, Tensor, Tensor]:
+    """What is `expected` beside what was observed: the prediction and R (c, q, q) without what is missing, the
+    innovation (c, q), zero where nothing was observed, and what was seen (c, q)."""
+    seen = torch.isfinite(hour.observation)
+    observation = torch.where(seen, hour.observation, expected.mean)  # a missing one is what was expected
+    r = system.observation_error(observation)
+    if hour.doubt is not None:
+        scale = hour.doubt.sqrt()
+        r = r * (scale.unsqueeze(-1) * scale.unsqueeze(-2))
+    return *without_missing(expected, r, seen), observation - expected.mean, seen
+
+
+def gaussian(mean: Tensor, cov: Tensor, noise: Noise) -> Gaussian:
+    """How a belief that carries its covariance begins."""
+    return Gaussian(mean, cov)

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from hydroda.filters.algebra import joseph, root, symmetric, transposed
 from hydroda.filters.beliefs import Belief, Gaussian
-from hydroda.filters.noise import Noise
-from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble, kalman_gain
+from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble, gaussian, kalman_gain
 
 
 def ukf(system: System, *, alpha: float = 1.0, beta: float = 0.0, kappa: float = 0.0) -> Filter:
@@ -48,9 +47,6 @@ def ukf(system: System, *, alpha: float = 1.0, beta: float = 0.0, kappa: float =
         cov = torch.baddbmm((beta - alpha**2) * s * transposed(s), transposed(d), d, alpha=weight)
         return centre + s, symmetric(cov), d
 
-    def init(mean: Tensor, cov: Tensor, noise: Noise) -> Gaussian:
-        return Gaussian(mean, cov)
-
     def forecast(belief: Belief, hour: Hour) -> Gaussian:
         x, _ = points(belief)
         mean, cov, _ = moments(system.move(x, hour.forcing), x.shape[-1])
@@ -67,4 +63,4 @@ def ukf(system: System, *, alpha: float = 1.0, beta: float = 0.0, kappa: float =
         cov = joseph(belief.cov, update.gain, predicted.cross, update.innovation_cov)
         return Gaussian(belief.mean + update.shift, cov)
 
-    return assemble(system, Recipe(init, forecast, observe, kalman_gain, correct))
+    return assemble(system, Recipe(gaussian, forecast, observe, kalman_gain, correct))
