@@ -130,7 +130,9 @@ def check(*, common: Common = COMMON) -> int:
 
 
 @app.command(sort_key=4)
-def calibrate(*stations: str, start: str, end: str, common: Common = COMMON) -> int:
+def calibrate(
+    *stations: str, start: str, end: str, validation_start: str | None = None, common: Common = COMMON
+) -> int:
     """Fit the model and the error levels of the filter to the observations of a period.
 
     Keep some years out of it: scores of the period it was fitted to flatter.
@@ -145,15 +147,19 @@ def calibrate(*stations: str, start: str, end: str, common: Common = COMMON) -> 
         First hour.
     end
         Last hour.
+    validation_start
+        First hour of a part at the end that is not fitted to: of the parameters that fit the rest nearly best, those
+        are taken that do best there. Worth a year of a short record, which many sets of parameters fit.
     """
     settings, (first, last) = common.settings, period(start, end)
     from hydroda import steps
 
+    unseen = None if validation_start is None else period(validation_start, end)[0]
     ids = list(stations) or [c.id for c in settings.catchments]
     for station in ids:
         settings.catchment(station)  # refuse a wrong id before minutes of work
     with progress("calibrate") as report:
-        results = steps.calibrate(settings, ids, first, last, progress=report)
+        results = steps.calibrate(settings, ids, first, last, validation=unseen, progress=report)
     for result in results:
         print(result.summary)
     return int(any(result.failed for result in results))

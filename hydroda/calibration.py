@@ -20,6 +20,7 @@ SPIN_UP = 4400  # hours before a chunk: half a year fills all but the slowest st
 BLOCK = 2190  # hours of a quarter of a year
 FEW = 240  # hours below which a quarter does not count
 PERFECT = 1e-4  # share of the variance below which an error is small enough
+NEAR = 0.2  # loss that unseen hours may cost: a fifth of the square error
 YEAR = 8760  # hours after which the weather repeats where there is none
 FREE_ROWS = 2400  # rows of a batch whose arithmetic takes as long as calling the operations of a step
 Progress = Callable[[float, str], None]
@@ -44,6 +45,7 @@ def fit_model(
     forcing: np.ndarray,
     observed: np.ndarray,
     scored: np.ndarray,
+    validation: np.ndarray | None = None,
     *,
     seed: int = 0,
     generations: int = 60,
@@ -57,6 +59,10 @@ def fit_model(
     NSE, and of that of each quarter of a year, averaged (a Gaussian likelihood whose variance is unknown in every
     quarter). With the first alone one great flood buys its fit with the water balance of all other seasons, with the
     second alone floods count too little; together they forecast years not fitted to better.
+
+    A short record is fitted equally well by very different parameters. Hours marked by `validation` (T,) are therefore
+    not fitted to, but of all sets tried whose loss comes near the least (`NEAR`) the one is taken whose loss over those
+    hours is least.
     Raises ValueError with fewer than 30 days, or of a gauge that stands still.
     """
     target = np.where(scored, observed, np.nan)
@@ -71,6 +77,13 @@ def fit_model(
     searched = [i for i, p in enumerate(model.parameters) if p.role == "model"]
     table = [model.parameters[i] for i in searched]
     chunks = _chunks(forcing, target, population)
+    held = None
+    if validation is not None:
+        held = np.where(validation, observed, np.nan)
+        if not np.isfinite(held).sum() >= NEEDED:
+            raise ValueError(f"fewer than {NEEDED} hours with an observation to validate on; start validation earlier")
+        held_chunks = _chunks(forcing, held, population)
+    tried: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def parameters(values: np.ndarray) -> np.ndarray:
         every = np.repeat([[p.default for p in model.parameters]], len(values), 0)
@@ -78,8 +91,11 @@ def fit_model(
         return every
 
     def loss(values: np.ndarray) -> np.ndarray:
-        errors = _square_errors(model, torch.from_numpy(parameters(values)), *chunks) / np.nanvar(target)
-        return 0.5 * (np.log(errors.mean(0) + PERFECT) + np.log(errors + PERFECT).mean(0))
+        p = torch.from_numpy(parameters(values))
+        losses = _loss(_square_errors(model, p, *chunks) / np.nanvar(target))
+        if held is not None:
+            tried.append((values, losses, _loss(_square_errors(model, p, *held_chunks) / np.nanvar(target))))
+        return losses
 
     found = minimised(
         loss,
@@ -89,9 +105,18 @@ def fit_model(
         seed=seed,
         told=lambda fraction, value: progress(fraction, f"model: {np.exp(value):.3f} of the variance"),
     )
+    if held is not None:
+        every, fitted, unseen = (np.concatenate(column) for column in zip(*tried, strict=True))
+        near = np.flatnonzero(fitted <= np.nanmin(fitted) + NEAR)
+        found = every[near[np.nanargmin(unseen[near])]]
     best = parameters(found[None])[0]
     states = open_loop(model, best, forcing)
     return ModelFit(best, states, *_scores(runoff(model, best, states), target), count)
+
+
+def _loss(errors: np.ndarray) -> np.ndarray:
+    """The loss (k,) of square errors (block, k) over the variance."""
+    return 0.5 * (np.log(errors.mean(0) + PERFECT) + np.log(errors + PERFECT).mean(0))
 
 
 def _weather(forcing: np.ndarray, at: np.ndarray) -> Tensor:

@@ -4,6 +4,7 @@ Settings must be able to refuse a misspelt name and list the right ones without 
 provider's client library. So the functions are looked at, not imported:
 
 - a filter `family.name` is a public function in `hydroda/filters/<family>.py` with `system` first, returning `Filter`;
+- a modifier `family.name` is one there with `build` alone first, returning `Build`, whose options are by name;
 - a model `family.name` is a public function in `hydroda/models/<family>.py` returning `Model` and needing no argument;
 - a source `kind` is a file `hydroda/sources/<kind>.py` with a function `read(start, end, catchments, *, options)`;
   `now` is no option, it comes from the program.
@@ -19,6 +20,7 @@ from typing import Any
 
 PACKAGE = Path(__file__).parent
 TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool, "Path": str, "None": type(None)}
+TYPES["Sequence[bool]"] = list
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def _choice(name: str, function: ast.FunctionDef, given: int) -> Choice:
     options = {
         a.arg: ast.unparse(a.annotation) if a.annotation else "" for a in [*positional[given:], *args.kwonlyargs]
     }
+    options = {name: kind for name, kind in options.items() if "Tensor" not in kind}  # nothing a file can hold
     options.pop("now", None)
     return Choice(name, options, frozenset(without_default), args.kwarg is not None)
 
@@ -63,6 +66,19 @@ def filters() -> dict[str, Choice]:
     for family, function in _functions("filters"):
         arguments = function.args.args
         if _returns(function, "Filter") and arguments and arguments[0].arg == "system":
+            name = f"{family}.{function.name}"
+            choice = _choice(name, function, 1)
+            if choice.required <= choice.options.keys():
+                found[name] = choice
+    return found
+
+
+@cache
+def modifiers() -> dict[str, Choice]:
+    """Every modifier of filters, "family.name" -> its options."""
+    found = {}
+    for family, function in _functions("filters"):
+        if _returns(function, "Build") and [a.arg for a in function.args.args] == ["build"]:
             name = f"{family}.{function.name}"
             found[name] = _choice(name, function, 1)
     return found

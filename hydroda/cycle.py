@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hydroda.filters.beliefs import Belief, Ensemble, chosen, named
 from hydroda.filters.noise import Noise, address
-from hydroda.filters.recipe import Filter, Hour, System
+from hydroda.filters.recipe import Filter, Hour, System, Unknowns
 from hydroda.models.model import Model
 from hydroda.schema import LEADS
 
@@ -59,7 +59,22 @@ class Batch:
         def observation_error(y: Tensor) -> Tensor:
             return torch.diag_embed((levels.gauge_share * y.clamp(min=0.0) + levels.gauge_base).square())
 
-        return System(lambda x, u: model.step(x, u, p), lambda x: model.discharge(x, p), model_error, observation_error)
+        table = model.parameters
+        return System(
+            lambda x, u: model.step(x, u, p),
+            lambda x: model.discharge(x, p),
+            model_error,
+            observation_error,
+            torch.tensor([s.water for s in model.states]),
+            Unknowns(
+                tuple(parameter.name for parameter in table),
+                p,
+                torch.tensor([parameter.lower for parameter in table], dtype=p.dtype),
+                torch.tensor([parameter.upper for parameter in table], dtype=p.dtype),
+                model.step,
+                model.discharge,
+            ),
+        )
 
     @cached_property
     def filter(self) -> Filter:
@@ -159,7 +174,7 @@ def assimilate(batch: Batch, start: Moment, forcing: Tensor, observation: Tensor
             yield Analysis(
                 moment,
                 update.predicted.mean[:, 0],
-                batch.system.see(belief.mean)[:, 0, 0],
+                batch.filter.system.see(belief.mean)[:, 0, 0],
                 variance.clamp(min=0.0).sqrt(),
                 batch.system.see(open_loop)[:, 0, 0],
                 ~sound,
@@ -172,26 +187,32 @@ def _sound(belief: Belief) -> Tensor:
     return torch.stack([torch.isfinite(tensor).flatten(1).all(1) for tensor in tensors]).all(0)
 
 
+def ahead(batch: Batch, mean: Tensor, forcing: Tensor) -> Iterator[Tensor]:
+    """Runoff (c,) [mm/h] in each hour of `forcing` (T, c, m) after the mean (c, 1, n) of a belief, without errors."""
+    world = batch.filter.system
+    for u in forcing:
+        mean = world.move(mean, u.unsqueeze(1))
+        yield world.see(mean)[:, 0, 0]
+
+
 def rollout(batch: Batch, belief: Belief, open_loop: Tensor, forcing: Tensor, hours: np.ndarray) -> Rollout:
     """The 24 hours after the hours (c,) a belief is of, with forcing (24, c, m): many issue times are many catchments.
 
     The median is the model run from the mean, as a forecaster would run it; the filter's own forecast supplies the
     variance, to which the error of the gauge is added.
     """
-    system, median, variance, background, members = batch.system, [], [], [], []
+    world, variance, background, members = batch.filter.system, [], [], []
     with torch.inference_mode():
-        x = torch.cat((belief.mean, open_loop), 1)
+        median = torch.stack(list(ahead(batch, belief.mean, forcing)))
         for i in range(LEADS.size):
             u = forcing[i].unsqueeze(1)
             nothing = torch.full((u.shape[0], 1), torch.nan, dtype=u.dtype)
             belief = batch.filter.forecast(belief, Hour(u, nothing, batch.noise(hours + 1 + i)))
-            x = system.move(x, u)
-            flow = system.see(x)[..., 0]
-            median.append(flow[:, 0])
-            background.append(flow[:, 1])
-            spread = batch.filter.observe(belief).cov + system.observation_error(flow[:, :1])
+            open_loop = batch.system.move(open_loop, u)
+            background.append(batch.system.see(open_loop)[:, 0, 0])
+            spread = batch.filter.observe(belief).cov + world.observation_error(median[i, :, None])
             variance.append(spread[:, 0, 0])
             if isinstance(belief, Ensemble):
-                members.append(system.see(belief.members)[..., 0].T)
+                members.append(world.see(belief.members)[..., 0].T)
         every = torch.stack(members) if members else None
-        return Rollout(torch.stack(median), torch.stack(variance), torch.stack(background), every)
+        return Rollout(median, torch.stack(variance), torch.stack(background), every)

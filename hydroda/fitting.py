@@ -68,13 +68,16 @@ def fit(
     end: np.datetime64,
     effort: Effort,
     progress: Progress,
+    validation: np.datetime64 | None = None,
 ) -> Calibrated:
     """The calibration of a catchment on the hours from `start` to `end`; what lies before is used to fill the stores.
 
+    From `validation` on nothing is fitted to, but parameters of the model are chosen by how well they do there.
     Raises ValueError, naming the catchment, when the period holds too little.
     """
     record = _record(settings, store, catchment, start, end)
-    counted = record.scored
+    unseen = None if validation is None else record.hours >= validation
+    counted = record.scored if unseen is None else record.scored & ~unseen
     generations, population = effort.model
     try:
         fitted = fit_model(
@@ -82,6 +85,7 @@ def fit(
             record.forcing,
             record.observed,
             counted,
+            unseen,
             seed=settings.filter.seed,
             generations=generations,
             population=population,

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from hydroda import catalogue, cycle
 from hydroda.calibrated import GAUGE, Calibrated
 from hydroda.cycle import Batch, Levels
 from hydroda.domain import Domain
-from hydroda.filters.recipe import Filter, System
+from hydroda.filters.recipe import Build
 from hydroda.models.model import Model
 from hydroda.settings import Settings
 from hydroda.window import Place
@@ -82,11 +83,17 @@ def build_model(name: str, temperature: bool) -> Model:
     return build(temperature=temperature) if "temperature" in catalogue.models()[name].options else build()
 
 
-def build_filter(settings: Settings) -> Callable[[System], Filter]:
-    """The filter of the settings, to be given a system."""
-    family, function = settings.filter.name.split(".")
-    build = getattr(importlib.import_module(f"hydroda.filters.{family}"), function)
-    return partial(build, **settings.filter.options)
+def build_filter(settings: Settings) -> Build:
+    """The filter of the settings with its modifiers, to be given a system."""
+
+    def named(name: str) -> Callable[..., Any]:
+        family, function = name.split(".")
+        return getattr(importlib.import_module(f"hydroda.filters.{family}"), function)
+
+    build: Build = partial(named(settings.filter.name), **settings.filter.options)
+    for modifier in settings.filter.modifiers:
+        build = named(modifier.name)(build, **modifier.options)
+    return build
 
 
 def batch(catchments: Sequence[Calibrated], settings: Settings) -> Batch:

@@ -14,7 +14,7 @@ import xarray as xr
 from torch import Tensor
 
 from hydroda.cycle import Moment
-from hydroda.filters.beliefs import built, mapped, named
+from hydroda.filters.beliefs import built, kind, mapped, named
 
 FORMAT = "hydroda belief 1"
 
@@ -36,7 +36,7 @@ def dataset(groups: Sequence[Saved]) -> xr.Dataset:
         station = f"g{i}_station"
         columns[f"g{i}_station_id"] = xr.Variable(station, np.array(group.stations))
         columns[f"g{i}_fingerprint"] = xr.Variable(station, np.array(group.fingerprints))
-        attrs |= {f"g{i}_hour": group.moment.hour, f"g{i}_belief": type(group.moment.belief).__name__}
+        attrs |= {f"g{i}_hour": group.moment.hour, f"g{i}_belief": kind(group.moment.belief)}
         for name, tensor in _tensors(group.moment).items():
             dims = (station, *(f"g{i}_{name}_{axis}" for axis in range(1, tensor.dim())))
             columns[f"g{i}_{name}"] = xr.Variable(dims, tensor.numpy())

@@ -37,6 +37,7 @@ def _identifier(text: str) -> str:
 
 
 Identifier = Annotated[str, AfterValidator(_identifier)]
+OWN = ("name", "kind")  # keys of a source or modifier that are no options of it
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -83,12 +84,20 @@ class Model(Section):
     name: str = "hbv.hourly"
 
 
+class Modifier(Section):
+    """Something that changes a filter, "family.name"; every further key is an option of it."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
 class Filter(Section):
-    """The filter, "family.name", the seed of its random numbers and its options."""
+    """The filter, "family.name", the seed of its random numbers, its options, and modifiers in the order they act."""
 
     name: str = "sigma.ukf"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     options: dict[str, Any] = {}
+    modifiers: Annotated[tuple[Modifier, ...], Field(alias="modifier", strict=False)] = ()
 
 
 class Source(Section):
@@ -250,17 +259,21 @@ def _line(key: Key, lines: dict[Key, int]) -> int | None:
 
 
 def _with_options(raw: dict[str, Any]) -> dict[str, Any]:
-    """The raw file with the further keys of each source moved under `options`."""
-    if not isinstance(raw.get("source"), list):
-        return raw
-    sources = [
-        {k: v for k, v in s.items() if k in ("name", "kind")}
-        | {"options": {k: v for k, v in s.items() if k not in ("name", "kind")}}
-        if isinstance(s, dict)
-        else s
-        for s in raw["source"]
-    ]
-    return raw | {"source": sources}
+    """The raw file with the further keys of each source and each modifier moved under `options`."""
+
+    def moved(table: dict[str, Any], name: str) -> dict[str, Any]:
+        if not isinstance(table.get(name), list):
+            return table
+        entries = [
+            {k: v for k, v in e.items() if k in OWN} | {"options": {k: v for k, v in e.items() if k not in OWN}}
+            if isinstance(e, dict)
+            else e
+            for e in table[name]
+        ]
+        return table | {name: entries}
+
+    raw = moved(raw, "source")
+    return raw | {"filter": moved(raw["filter"], "modifier")} if isinstance(raw.get("filter"), dict) else raw
 
 
 def _problem(error: dict[str, Any]) -> Problem:
@@ -308,6 +321,11 @@ def _choice_problems(raw: dict[str, Any]) -> Iterator[Problem]:
         if isinstance(table, dict):
             name = table.get("name", Settings.model_fields[section].default.name)
             yield from _choice((section, "name"), name, choices, (section, "options"), table.get("options", {}))
+    own = raw.get("filter", {})
+    for i, table in enumerate(_tables(own if isinstance(own, dict) else {}, "modifier")):
+        options = {k: v for k, v in table.items() if k != "name"}
+        key = ("filter", "modifier", i)
+        yield from _choice((*key, "name"), table.get("name"), catalogue.modifiers(), key, options)
     for i, table in enumerate(_tables(raw, "source")):
         options = {k: v for k, v in table.items() if k not in ("name", "kind")}
         yield from _choice(("source", i, "kind"), table.get("kind"), catalogue.sources(), ("source", i), options)
@@ -320,7 +338,8 @@ def _choice(
     if not isinstance(name, str) or not isinstance(options, dict):
         return
     if name not in choices:
-        yield Problem(key, f"there is no {key[0]} {name!r}; {closest(name, sorted(choices))}")
+        what_for = next(part for part in reversed(key[:-1]) if isinstance(part, str))
+        yield Problem(key, f"there is no {what_for} {name!r}; {closest(name, sorted(choices))}")
         return
     for option, what in catalogue.option_problems(choices[name], options):
         yield Problem((*options_key, option), what)

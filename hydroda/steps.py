@@ -156,12 +156,14 @@ def calibrate(
     start: np.datetime64,
     end: np.datetime64,
     *,
+    validation: np.datetime64 | None = None,
     progress: Progress = _silent,
     effort: Any = None,
 ) -> list[Calibration]:
     """Fits catchments to their observations from `start` to `end`; one that cannot be fitted does not stop the others.
 
-    `effort` is a `fitting.Effort`, how long to search.
+    From `validation` on nothing is fitted to, but parameters are chosen by how well they do there. `effort` is a
+    `fitting.Effort`, how long to search.
     """
     from hydroda import fitting
 
@@ -174,7 +176,7 @@ def calibrate(
 
         try:
             found = fitting.fit(
-                settings, store, settings.catchment(station), start, end, effort or fitting.Effort(), told
+                settings, store, settings.catchment(station), start, end, effort or fitting.Effort(), told, validation
             )
         except ValueError as error:
             results.append(Calibration(station, f"not calibrated: {error}", failed=True))

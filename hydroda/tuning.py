@@ -15,8 +15,8 @@ from scipy.stats import chi2, norm
 from torch import Tensor
 
 from hydroda import predictive
-from hydroda.cycle import NO_FLOW, Batch, Levels, Moment, rollout, trajectory
-from hydroda.filters.beliefs import Belief, joined
+from hydroda.cycle import NO_FLOW, Batch, Levels, Moment, ahead, rollout
+from hydroda.filters.beliefs import joined
 from hydroda.filters.recipe import Filter, Hour, System
 from hydroda.models.model import Model, Parameter
 from hydroda.schema import LEADS
@@ -120,12 +120,12 @@ def analyses(batch: Batch, known: Past, every: int) -> tuple[list[Moment], Tenso
             if offset >= 0:
                 nis.append(update.nis)
                 if offset % every == 0:
-                    moments.append(Moment(offset, belief, belief.mean))
+                    moments.append(Moment(offset, belief, known.states[at[i]].repeat(times, 1).unsqueeze(1)))
     return moments, torch.stack(nis)
 
 
-def issues(batch: Batch, known: Past, moments: Sequence[Moment]) -> Iterator[tuple[Batch, Belief, np.ndarray, Tensor]]:
-    """Moments side by side, as many as make a good batch: the rows, their belief, the hour each is of, and the
+def issues(batch: Batch, known: Past, moments: Sequence[Moment]) -> Iterator[tuple[Batch, Moment, np.ndarray, Tensor]]:
+    """Moments side by side, as many as make a good batch: the rows, the moments as one, the hour each is of, and the
     positions (24, row) of their lead hours."""
     count = batch.parameters.shape[0]
     times = count // known.starts.size
@@ -135,21 +135,21 @@ def issues(batch: Batch, known: Past, moments: Sequence[Moment]) -> Iterator[tup
         hours = np.array([moment.hour for moment in some])
         at = np.tile(known.starts, times) + hours[:, None] + LEADS[:, None, None]
         wider = batch.rows(np.tile(np.arange(count), len(some)))
-        belief = joined([moment.belief for moment in some])
-        yield wider, belief, np.repeat(hours, count), torch.from_numpy(at.reshape(LEADS.size, -1))
+        open_loop = torch.cat([moment.open_loop for moment in some])
+        every = Moment(0, joined([moment.belief for moment in some]), open_loop)
+        yield wider, every, np.repeat(hours, count), torch.from_numpy(at.reshape(LEADS.size, -1))
 
 
 def squared_errors(batch: Batch, known: Past, moments: Sequence[Moment]) -> np.ndarray:
     """Mean squared error (candidate, lead) [mm²/h²] of the model run from the means of the analyses."""
     times = batch.parameters.shape[0] // known.starts.size
     total, number = (torch.zeros(times, LEADS.size, dtype=torch.float64) for _ in range(2))
-    for wider, belief, _, at in issues(batch, known, moments):
+    for wider, moment, _, at in issues(batch, known, moments):
         observed = known.observed[at]
         seen = torch.isfinite(observed)
         with torch.inference_mode():
-            path = trajectory(wider.model, belief.mean, known.forcing[at], wider.parameters)
-            for lead, x in enumerate(path):
-                error = wider.system.see(x)[:, 0, 0] - observed[lead]
+            for lead, flow in enumerate(ahead(wider, moment.belief.mean, known.forcing[at])):
+                error = flow - observed[lead]
                 square = torch.where(seen[lead], error, 0.0).square()
                 total[:, lead] += square.reshape(-1, times, known.starts.size).sum((0, 2))
                 number[:, lead] += seen[lead].reshape(-1, times, known.starts.size).sum((0, 2))
@@ -209,8 +209,8 @@ def widths(batch: Batch, known: Past, moments: Sequence[Moment], forcing: Tensor
     `moments` come from `analyses`; `forcing` (T, m) is what the lead hours are forecast with.
     """
     misses = []
-    for wider, belief, hours, at in issues(batch, known, moments):
-        ahead = rollout(wider, belief, belief.mean, forcing[at], hours)
+    for wider, moment, hours, at in issues(batch, known, moments):
+        ahead = rollout(wider, moment.belief, moment.open_loop, forcing[at], hours)
         median = ahead.median.clamp(min=NO_FLOW).numpy()
         observed = np.maximum(known.observed[at].numpy(), NO_FLOW)
         misses.append(np.abs(np.log(observed / median)) / predictive.spread(median, ahead.variance.numpy()))

@@ -16,6 +16,7 @@ TORCH = {
     "groups",
     "forecasting",
     "restart",
+    "observability",
 }  # and all of filters and models
 MEETING = {"start", "operation", "hindcasting", "fitting"}  # where the numerics meet the store; loaded by steps in need
 FAMILY_TOOLS = {"recipe", "beliefs", "algebra", "noise"}

@@ -5,8 +5,8 @@ have the same length, so that none can be taken for another.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from hydroda.filters import algebra, ensemble, linear, sigma
+from hydroda.filters import algebra, ensemble, linear, mixed, particle, reduced, sigma
 from hydroda.filters.beliefs import Belief, Ensemble, Gaussian, built, chosen, joined, mapped, named
 from hydroda.filters.noise import Noise, address, philox
 from hydroda.filters.recipe import Filter, Hour, System, Update
@@ -29,23 +29,100 @@ from hydroda.models.linear import reservoirs
 
 @dataclass(frozen=True)
 class Row:
-    """A filter: how it is built, what makes it sample well, and which laws are not its own."""
+    """A filter: how it is built, what makes it sample well, and which laws are not its own, with the reason."""
 
     build: Callable[[System], Filter]
     large: Callable[[System], Filter] | None = None  # with members enough to be close to exact; none: it is exact
+    count: int = 500  # members of `large`, or as many as its particles are worth
     only_linear: bool = False
     tolerance: float = 1e-10  # of a filter that is exact
+    draws: bool = False  # random numbers
+    excess: float = 0.0  # by which the theory makes the covariance too large, at most
+    not_for: Mapping[str, str] = field(default_factory=dict)  # law -> why it does not hold
 
 
+SAMPLES = {
+    "order": "each of two analyses perturbs, or resamples, with draws of its own",
+    "part": "the perturbation of a gauge is drawn by its place among the gauges",
+}
+SPARSE = {"shrinks": "seventeen members with draws of their own have the right trace on average only, see `large`"}
+WEIGHTS = {
+    "perfect": "no particle lies where a perfect observation is",
+    "gradient": "resampling is a choice, which has no derivative",
+    "shrinks": "weights that favour the outer members can widen the spread",
+}
 FILTERS = {
     "linear.kalman": Row(linear.kalman, only_linear=True),
     "linear.extended": Row(linear.extended),
+    "linear.iterated": Row(linear.iterated),
     "sigma.ukf": Row(sigma.ukf),
     "sigma.ukf(1, 2, 1)": Row(partial(sigma.ukf, alpha=1.0, beta=2.0, kappa=1.0)),
     "sigma.ukf(0.1, 2, 0)": Row(partial(sigma.ukf, alpha=0.1, beta=2.0, kappa=0.0)),
     "sigma.ukf(0.001, 2, 0)": Row(partial(sigma.ukf, alpha=1e-3, beta=2.0, kappa=0.0), tolerance=1e-7),
-    "ensemble.etkf": Row(partial(ensemble.etkf, members=17), large=partial(ensemble.etkf, members=500)),
+    "sigma.ckf": Row(sigma.ckf),
+    "sigma.srukf": Row(sigma.srukf),
+    "sigma.srukf(1, 2, 1)": Row(partial(sigma.srukf, alpha=1.0, beta=2.0, kappa=1.0)),
+    "ensemble.enkf": Row(
+        partial(ensemble.enkf, members=17),
+        large=partial(ensemble.enkf, members=500),
+        draws=True,
+        not_for=SAMPLES | SPARSE,
+    ),
+    "ensemble.etkf": Row(partial(ensemble.etkf, members=17), large=partial(ensemble.etkf, members=500), draws=True),
+    "ensemble.etkf(rotated)": Row(
+        partial(ensemble.etkf, members=17, rotated=True),
+        large=partial(ensemble.etkf, members=60, rotated=True),
+        count=60,
+        draws=True,
+    ),
+    "ensemble.estkf": Row(partial(ensemble.estkf, members=17), large=partial(ensemble.estkf, members=300), draws=True),
+    "ensemble.denkf": Row(
+        partial(ensemble.denkf, members=17),
+        large=partial(ensemble.denkf, members=500),
+        draws=True,
+        excess=0.25,
+        not_for={"order": "half the gain twice is not half the gain once"},
+    ),
+    "ensemble.ensrf": Row(partial(ensemble.ensrf, members=17), large=partial(ensemble.ensrf, members=500), draws=True),
+    "ensemble.ensrf(rotated)": Row(
+        partial(ensemble.ensrf, members=17, rotated=True),
+        large=partial(ensemble.ensrf, members=60, rotated=True),
+        count=60,
+        draws=True,
+    ),
+    "ensemble.letkf": Row(partial(ensemble.letkf, members=17), large=partial(ensemble.letkf, members=300), draws=True),
+    "reduced.rrsqrt": Row(partial(reduced.rrsqrt, rank=6)),
+    "reduced.seek": Row(partial(reduced.seek, rank=6)),
+    "reduced.seik": Row(partial(reduced.seik, rank=6)),
+    "mixed.poenkf": Row(partial(mixed.poenkf, rank=6, members=5), draws=True),
+    "mixed.coffee": Row(partial(mixed.coffee, rank=6, members=5)),
+    "mixed.coffee(2)": Row(
+        partial(mixed.coffee, rank=2, members=17),
+        large=partial(mixed.coffee, rank=2, members=500),
+        draws=True,
+        not_for=SAMPLES | SPARSE,
+    ),
+    "particle.bootstrap": Row(
+        partial(particle.bootstrap, members=100),
+        large=partial(particle.bootstrap, members=4000),
+        draws=True,
+        not_for=SAMPLES | WEIGHTS,
+    ),
+    "particle.variance_minimising": Row(
+        partial(particle.variance_minimising, members=100),
+        large=partial(particle.variance_minimising, members=4000),
+        draws=True,
+        not_for=SAMPLES | WEIGHTS,
+    ),
 }
+
+
+def holds(name: str, law: str) -> None:
+    """Skips a law that is not this filter's own, with the reason."""
+    if law in FILTERS[name].not_for:
+        pytest.skip(FILTERS[name].not_for[law])
+
+
 every = pytest.mark.parametrize("name", FILTERS)
 each_world = pytest.mark.parametrize("world", ["gauges", "river"])
 
@@ -244,11 +321,12 @@ def test_on_a_linear_system_every_filter_is_the_kalman_filter(name):
         return
     trace = np.array([[np.trace(p) for p in cov] for _, cov, _ in expected])
     ratio = torch.stack([belief.cov.diagonal(dim1=1, dim2=2).sum(-1) for belief, _ in found]).numpy() / trace
-    assert abs(ratio.mean() - 1.0) < 0.03
+    sampling = math.sqrt(500 / row.count)
+    assert 1.0 - 0.03 * sampling < ratio.mean() < 1.0 + 0.03 * sampling + row.excess
     error = np.array(
         [belief.mean[:, 0].numpy() - mean for (belief, _), (mean, _, _) in zip(found, expected, strict=True)]
     )
-    assert np.sqrt((error**2).sum(-1).mean() / trace.mean()) < 0.1  # 500 members
+    assert np.sqrt((error**2).sum(-1).mean() / trace.mean()) < 0.1 * sampling
 
 
 @every
@@ -263,6 +341,7 @@ def test_normalised_innovations_average_to_the_number_of_observations(name):
 
 @every
 def test_two_independent_observations_in_either_order_agree(name):
+    holds(name, "order")
     of = gauges()
     _, h, _, g, r = of.parts
     errors = torch.diag_embed(r.diagonal(dim1=1, dim2=2))
@@ -281,6 +360,7 @@ def test_two_independent_observations_in_either_order_agree(name):
 
 @every
 def test_a_useless_observation_changes_nothing_and_a_perfect_one_everything(name):
+    holds(name, "perfect")
     of = gauges()
     _, _, b, g, _ = of.parts
     eye = torch.eye(3, dtype=torch.float64).expand(4, -1, -1)
@@ -346,6 +426,7 @@ def test_no_observation_is_a_forecast_bit_for_bit(name, world):
 @every
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_partly_missing_observation_is_observing_the_rest(name, kept):
+    holds(name, "part")
     made, of = suited(name, "gauges")
     whole = of.system
 
@@ -431,14 +512,17 @@ def test_a_broken_catchment_does_not_disturb_the_others(name, world):
     made, of = suited(name, world)
     sound = run(made, of)
     belief = start(made, of)
-    if isinstance(belief, Gaussian):
-        mean, cov = belief.mean.clone(), belief.cov.clone()
-        mean[1], cov[2] = torch.nan, -cov[2]
-        belief = Gaussian(mean, cov)
-    else:
-        members = belief.members.clone()
-        members[1], members[2, 0] = torch.nan, torch.inf
-        belief = Ensemble(members)
+
+    def broken(x: Tensor) -> Tensor:
+        x = x.clone()
+        x[1] = torch.nan
+        if x.dim() > 2 and x.shape[1] == x.shape[2]:
+            x[2] = -x[2]  # no covariance, and no root with a positive diagonal
+        else:
+            x[2] = torch.inf
+        return x
+
+    belief = mapped(broken, belief)
     others = torch.tensor([0, 3])
     for (a, update), (b, other) in zip(run(made, of, belief), sound, strict=True):
         for path, tensor in named(a).items():
@@ -450,7 +534,7 @@ def test_a_broken_catchment_does_not_disturb_the_others(name, world):
 def test_noise_belongs_to_its_address(name):
     """The same catchment and hour draw the same, others differ; a filter that draws nothing does not care."""
     of = twin("gauges", FILTERS[name].only_linear)
-    draws = FILTERS[name].large is not None
+    draws = FILTERS[name].draws
     twice = of.rows([0, 0])
     moved = replace(twice, addresses=np.array([twice.addresses[0], address("elsewhere")]))
 
@@ -480,6 +564,7 @@ def likelihood(made: Filter, of: Twin, mean: Tensor, hours: int = 3) -> Tensor:
 @each_world
 @pytest.mark.parametrize("gaps", [False, True])
 def test_gradients_are_finite_differences(name, world, gaps):
+    holds(name, "gradient")
     made, of = suited(name, world)
     of = with_gaps(of) if gaps else of
     mean = of.mean.clone().requires_grad_()
@@ -497,6 +582,7 @@ def test_gradients_are_finite_differences(name, world, gaps):
 
 @every
 def test_gradients_reach_what_the_system_is_made_of(name):
+    holds(name, "gradient")
     """The parameters, not only what the belief began with: a fit by gradients would otherwise be wrong and not know."""
     of = twin("gauges", FILTERS[name].only_linear)
     m0, *others = of.parts
@@ -526,7 +612,8 @@ def test_covariances_are_symmetric_and_non_negative_and_shrink_in_an_analysis(na
             close(cov, cov.mT, 1e-15)
             traces.append(cov.diagonal(dim1=1, dim2=2).sum(-1))
             assert (torch.linalg.eigvalsh(cov)[:, 0] >= -1e-12 * traces[-1]).all()
-        assert (traces[1] <= traces[0] * (1 + 1e-12)).all()
+        if "shrinks" not in FILTERS[name].not_for:
+            assert (traces[1] <= traces[0] * (1 + 1e-12)).all()
         s = update.innovation_cov
         assert (torch.linalg.eigvalsh(s) > 0).all()
         close(s, s.mT, 1e-15)
@@ -543,7 +630,8 @@ def test_uncertainty_grows_in_a_forecast(name, world):
     for k in range(6):
         traces.append(belief.cov.diagonal(dim1=1, dim2=2).sum(-1).mean())
         belief = made.forecast(belief, of.hour(k)._replace(noise=of.noise(100 + k)))
-    assert all(b > a for a, b in pairwise(traces))
+    slack = 0.0 if FILTERS[name].large is None else 1.0 / math.sqrt(FILTERS[name].count)
+    assert all(b > a * (1.0 - slack) for a, b in pairwise(traces)) and traces[-1] > traces[0]
 
 
 @every

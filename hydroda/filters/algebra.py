@@ -47,12 +47,77 @@ def square_root(m: Tensor) -> Tensor:
     """
     if m.shape[-1] == 1:
         return m.sqrt()
-    finite = torch.isfinite(m).all(-1).all(-1)[:, None, None]
+    finite = torch.isfinite(m).all(-1).all(-1)[..., None, None]
     values, vectors = torch.linalg.eigh(torch.where(finite, m.detach(), torch.eye(m.shape[-1]).to(m)))
     s = values.clamp(min=1.0).sqrt()
     rough = (vectors * s.unsqueeze(-2)) @ transposed(vectors)
     rest = transposed(vectors) @ (m - rough @ rough) @ vectors / (s.unsqueeze(-1) + s.unsqueeze(-2))
     return rough + vectors @ rest @ transposed(vectors)
+
+
+def triangle(columns: Tensor) -> Tensor:
+    """The lower triangle L (…, n, n) with a non-negative diagonal and L Lᵀ = C Cᵀ, for columns C (…, n, k ≥ n)."""
+    upper = torch.linalg.qr(transposed(columns))[1]
+    signs = torch.where(torch.diagonal(upper, dim1=-2, dim2=-1) < 0.0, -1.0, 1.0).to(upper)
+    return transposed(signs.unsqueeze(-1) * upper)
+
+
+def shrunk(rows: Tensor, y: Tensor, r: Tensor) -> Tensor:
+    """(I + Yᵀ R⁻¹ Y)^(−½) A for rows A (…, k, n), Y (…, q, k), R (…, q, q): anomalies after an observation.
+
+    Computed in the space of the observations, of which there are fewer than rows: with Ỹ = R^(−½) Y and
+    M = I + Ỹ Ỹᵀ the root is I − Ỹᵀ (M + M^½)⁻¹ Ỹ.
+    """
+    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(r)[0], y, upper=False)
+    m = whitened @ transposed(whitened) + torch.eye(whitened.shape[-2]).to(whitened)
+    lower = torch.linalg.cholesky_ex(m + square_root(m))[0]
+    return rows - transposed(whitened) @ torch.cholesky_solve(whitened @ rows, lower)
+
+
+def deviations(columns: Tensor) -> Tensor:
+    """Standard deviations (c, n, 1) of the covariance C Cᵀ, one where they are zero: what makes components alike."""
+    variance = columns.square().sum(-1, keepdim=True)
+    return torch.where(variance > 0.0, variance, 1.0).sqrt()
+
+
+def split(columns: Tensor, rank: int, scaled: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The leading directions (c, n, min(rank, n)) of C Cᵀ for columns C (c, n, k), a root (c, n, n) of the rest, and
+    the share (c,) of the variance the rest has.
+
+    `scaled`: every component is measured in its own standard deviations, or the unit of a store would decide what is
+    kept. The root of the rest is the symmetric one, which does not depend on the signs of directions.
+    """
+    n = columns.shape[-2]
+    d = deviations(columns) if scaled else torch.ones_like(columns[..., :1])
+    w = columns / d
+    p = w @ transposed(w)
+    finite = torch.isfinite(p).all(-1).all(-1)[:, None, None]
+    values, vectors = torch.linalg.eigh(torch.where(finite, p, torch.eye(n).to(p)))
+    positive = values > values[..., -1:] * torch.finfo(p.dtype).eps
+    size = torch.where(positive, torch.where(positive, values, 1.0).sqrt(), 0.0).unsqueeze(-2)
+    kept, left = vectors[..., -rank:] * size[..., -rank:], vectors[..., :-rank]
+    rest = (left * size[..., :-rank]) @ transposed(left)
+    total = torch.where(positive, values, 0.0)
+    share = total[..., :-rank].sum(-1) / total.sum(-1).clamp(min=torch.finfo(p.dtype).tiny)
+    return d * torch.where(finite, kept, torch.nan), d * torch.where(finite, rest, torch.nan), share
+
+
+def within(basis: Tensor, columns: Tensor, scaled: bool, forgetting: float = 1.0) -> Tensor:
+    """A root (c, n, r) of L Lᵀ / ρ + Π E Eᵀ Πᵀ for a basis L (c, n, r), columns E (c, n, j), Π the projection on the
+    span of L, orthogonal for components as they are or, if `scaled`, in their own standard deviations."""
+    every = torch.cat((basis / math.sqrt(forgetting), columns), -1)
+    d = deviations(every) if scaled else torch.ones_like(every[..., :1])
+    w = torch.linalg.qr(basis / d)[0]
+    return d * (w @ triangle(transposed(w) @ (every / d)))
+
+
+def centring(members: Tensor) -> Tensor:
+    """Ω̂ (c, N, N − 1) for members (c, N, n): orthonormal columns that each sum to zero (Nerger et al. 2012)."""
+    count = members.shape[1]
+    c = 1.0 / (count * (count**-0.5 + 1.0))
+    top = torch.eye(count - 1, dtype=members.dtype) - c
+    basis = torch.cat((top, torch.full((1, count - 1), -(count**-0.5), dtype=members.dtype)))
+    return basis.expand(members.shape[0], -1, -1)  # a product for each catchment, or rows would depend on each other
 
 
 def divided(c: Tensor, s: Tensor) -> Tensor:
@@ -63,14 +128,16 @@ def divided(c: Tensor, s: Tensor) -> Tensor:
 
 
 def log_density(d: Tensor, s: Tensor, count: Tensor) -> Tensor:
-    """−½ (count log 2π + log det S + dᵀ S⁻¹ d) for d (c, q), S (c, q, q): (c,)."""
+    """−½ (count log 2π + log det S + dᵀ S⁻¹ d) for d (c, k, q), S (c, q, q), count (c,): (c, k)."""
     if s.shape[-1] == 1:
-        determinant, square = torch.log(s[..., 0, 0]), d[..., 0] ** 2 / s[..., 0, 0]
+        determinant, square = torch.log(s[..., 0]), d[..., 0] ** 2 / s[..., 0]
     else:
         lower = torch.linalg.cholesky_ex(s)[0]
-        determinant = 2.0 * torch.diagonal(lower, dim1=-2, dim2=-1).log().sum(-1)
-        square = torch.linalg.solve_triangular(lower, d.unsqueeze(-1), upper=False).square().sum((-2, -1))
-    return -0.5 * (count.to(d) * math.log(2.0 * math.pi) + determinant + square)  # a whole number would give float32
+        determinant = 2.0 * torch.diagonal(lower, dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
+        square = torch.linalg.solve_triangular(lower, transposed(d), upper=False).square().sum(-2)
+    return -0.5 * (
+        count.unsqueeze(-1).to(d) * math.log(2.0 * math.pi) + determinant + square
+    )  # a whole number would give float32
 
 
 def joseph(p: Tensor, gain: Tensor, cross: Tensor, s: Tensor) -> Tensor:

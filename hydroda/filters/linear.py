@@ -1,11 +1,12 @@
 """Kalman and extended Kalman filter: covariances carried by derivatives."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from hydroda.filters.algebra import jacobian, joseph, symmetric, transposed
+from hydroda.filters.algebra import divided, jacobian, joseph, product, symmetric, transposed
 from hydroda.filters.beliefs import Belief, Gaussian
 from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble, gaussian, kalman_gain
 
@@ -43,6 +44,30 @@ def kalman(system: System) -> Filter:
         return seen
 
     return assemble(system, Recipe(recipe.init, forecast, observe, recipe.gain, recipe.correct))
+
+
+def iterated(system: System, *, iterations: int = 3) -> Filter:
+    """Iterated extended Kalman filter (Jazwinski 1970, §8.3): Gauss–Newton on the cost of the analysis.
+
+    x ← x^f + K_j (y − h(x_j) − H_j (x^f − x_j)), H_j and K_j at x_j; the first iteration is the extended filter, whose
+    gain is that of the `Update`. Raises ValueError for less than one iteration.
+    """
+    if iterations < 1:
+        raise ValueError(f"linear.iterated: {iterations} iterations, at least 1 is needed")
+
+    def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Belief:
+        x, gain, cross, s = belief.mean + update.shift, update.gain, predicted.cross, update.innovation_cov
+        for _ in range(iterations - 1):
+            seen = system.see(x)[:, 0]
+            h = torch.where(update.seen.unsqueeze(-1), jacobian(system.see, x, seen.shape[-1]), 0.0)
+            cross = belief.cov @ transposed(h)
+            s = symmetric(h @ cross) + r
+            gain = divided(cross, s)
+            left = torch.where(update.seen, update.innovation + update.predicted.mean - seen, 0.0)
+            x = belief.mean + product(left.unsqueeze(-2) - product(belief.mean - x, h), gain)
+        return Gaussian(x, joseph(belief.cov, gain, cross, s))
+
+    return assemble(system, replace(_recipe(system), correct=correct))
 
 
 def _recipe(system: System) -> Recipe:

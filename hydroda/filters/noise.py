@@ -45,6 +45,10 @@ class Noise:
 
     def normal(self, purpose: str, *shape: int) -> Tensor:
         """Standard normal numbers (c, *shape), float64."""
+        return torch.special.ndtri(self.uniform(purpose, *shape))
+
+    def uniform(self, purpose: str, *shape: int) -> Tensor:
+        """Numbers (c, *shape) between zero and one, neither of them included, float64."""
         size = int(np.prod(shape))
         block = np.arange((size + 1) // 2, dtype=np.uint64)
         hour = self.hour.astype(np.int64).astype(np.uint64)[:, None] & WORD
@@ -54,5 +58,4 @@ class Noise:
         pairs = [(a << np.uint64(20)) ^ (b >> np.uint64(12)) for a, b in (words[:2], words[2:])]
         bits = np.stack(pairs, axis=-1).reshape(hour.size, -1)[:, :size]
         # 52 bits leave one for the half: 53 would round the largest number to 1, whose normal is infinite
-        uniform = torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-52)
-        return torch.special.ndtri(uniform).reshape(hour.size, *shape)
+        return torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-52).reshape(hour.size, *shape)

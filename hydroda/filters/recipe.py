@@ -5,6 +5,7 @@ A `System` is what a filter is told about the world, a belief (see `beliefs`) wh
 (catchment, point, component); matrices (catchment, n, n).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hydroda.filters.algebra import divided, log_density, product
+from hydroda.filters.algebra import divided, log_density, product, transposed
 from hydroda.filters.beliefs import Belief, Gaussian, chosen
 from hydroda.filters.noise import Noise
 
@@ -23,13 +24,29 @@ class System:
 
     `move(points, forcing)` (c, k, n) → (c, k, n) over one hour, `see(points)` → (c, k, q); `model_error(mean)` gives a
     root (c, n, j) of the covariance that an hour adds for a state (c, 1, n), `observation_error(observation)` the
-    covariance R (c, q, q) of an observation (c, q), since gauge errors grow with flow.
+    covariance R (c, q, q) of an observation (c, q), since gauge errors grow with flow. `stores` (n,) marks components
+    that cannot be negative.
     """
 
     move: Callable[[Tensor, Tensor], Tensor]
     see: Callable[[Tensor], Tensor]
     model_error: Callable[[Tensor], Tensor]
     observation_error: Callable[[Tensor], Tensor]
+    stores: Tensor | None = None
+    unknowns: "Unknowns | None" = None
+
+
+@dataclass(frozen=True)
+class Unknowns:
+    """The parameters bound in a system, for filters that estimate some: names, values (c, 1, k), bounds (k,), and the
+    same functions with parameters (c, 1 or point, k) as their last argument."""
+
+    names: tuple[str, ...]
+    values: Tensor
+    lower: Tensor
+    upper: Tensor
+    move: Callable[[Tensor, Tensor, Tensor], Tensor]
+    see: Callable[[Tensor, Tensor], Tensor]
 
 
 class Hour(NamedTuple):
@@ -56,6 +73,20 @@ class Predicted(NamedTuple):
     cross: Tensor
     cov: Tensor
     root: Tensor | None = None
+
+    @classmethod
+    def of_members(cls, members: Tensor, seen: Tensor) -> "Predicted":
+        """What members (c, N, n) expect that would see (c, N, q), divisor N − 1."""
+        scale = 1.0 / math.sqrt(members.shape[1] - 1)
+        a = (members - members.mean(1, keepdim=True)) * scale
+        mean = seen.mean(1, keepdim=True)
+        y = (seen - mean) * scale
+        return cls(mean[:, 0], transposed(a) @ y, transposed(y) @ y, transposed(y))
+
+    @classmethod
+    def of_root(cls, mean: Tensor, a: Tensor, y: Tensor) -> "Predicted":
+        """What is expected from a root A (c, n, k) of the covariance whose columns are seen as Y (c, q, k)."""
+        return cls(mean, product(a, y), product(y, y), y)
 
 
 class Update(NamedTuple):
@@ -153,7 +184,8 @@ def assemble(system: System, recipe: Recipe) -> Filter:
         predicted, r, innovation, seen = weighed(system, expected, hour)
         s = predicted.cov + r
         gain = recipe.gain(prior, predicted, innovation, r)
-        update = Update(innovation, s, gain, log_density(innovation, s, seen.sum(-1)), seen, expected, r)
+        likelihood = log_density(innovation.unsqueeze(-2), s, seen.sum(-1))[:, 0]
+        update = Update(innovation, s, gain, likelihood, seen, expected, r)
         posterior = recipe.correct(prior, predicted, update, r, hour)
         some = seen.any(-1)
         return posterior if some.all() else chosen(some, posterior, prior), update
@@ -171,6 +203,12 @@ def weighed(system: System, expected: Predicted, hour: Hour) -> tuple[Predicted,
         scale = hour.doubt.sqrt()
         r = r * (scale.unsqueeze(-1) * scale.unsqueeze(-2))
     return *without_missing(expected, r, seen), observation - expected.mean, seen
+
+
+def columns(function: Callable[[Tensor], Tensor], mean: Tensor, a: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """f(x) (c, 1, k), and what f makes of the columns of A (c, n, r): [f(x + ε a) − f(x)] / ε, (c, k, r)."""
+    points = function(torch.cat((mean, mean + step * transposed(a)), 1))
+    return points[:, :1], transposed(points[:, 1:] - points[:, :1]) / step
 
 
 def gaussian(mean: Tensor, cov: Tensor, noise: Noise) -> Gaussian:
