@@ -296,6 +296,34 @@ def verify(
     return 0
 
 
+@app.command(sort_key=9)
+def compare(start: str, end: str, /, *filters: str, folder: Path = Path("comparison"), common: Common = COMMON) -> int:
+    """Hindcast a period with several filters and show their skill in one table; nothing of the deployment changes.
+
+    Parameters and error levels are those of the calibration. What is done already in the folder is not done again.
+
+    Example: hydroda compare 2003-01-01 2003-12-31 sigma.ukf ensemble.etkf sigma.ukf+reduce.steady
+
+    Parameters
+    ----------
+    start
+        First issue time.
+    end
+        Last issue time.
+    filters
+        Names, with modifiers after a plus; without any, every filter there is.
+    folder
+        Where each filter gets a store of its own, and the table is written.
+    """
+    settings, (first, last) = common.settings, period(start, end)
+    from hydroda import steps
+
+    with progress("compare") as told:
+        text = steps.compare(settings, filters, first, last, folder, progress=told)
+    print(text)
+    return 0
+
+
 @app.command(sort_key=8)
 def report(*, common: Common = COMMON) -> int:
     """Write a page with the latest forecasts and scores, to be opened in a browser.

@@ -214,6 +214,27 @@ def verify(
     return scoring.verify(settings, start, end, kind=kind, forcing=forcing)
 
 
+def compare(
+    settings: Settings,
+    names: Sequence[str],
+    start: np.datetime64,
+    end: np.datetime64,
+    folder: Path,
+    *,
+    progress: Progress = _silent,
+) -> str:
+    """The same hindcast with several filters: a table in Markdown for each catchment, written to `folder` too.
+
+    Raises ValueError for a filter that there is not.
+    """
+    from hydroda import comparison
+
+    results = comparison.compare(settings, names, start, end, folder, progress)
+    text = "\n\n".join(comparison.table(results, catchment.id) for catchment in settings.catchments) + "\n"
+    files.replace(folder / "comparison.md", text.encode())
+    return text
+
+
 def score_table(path: Path, *, all_leads: bool = False) -> str:
     """The scores of a file for a terminal."""
     from hydroda import verification

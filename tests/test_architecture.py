@@ -18,7 +18,8 @@ TORCH = {
     "restart",
     "observability",
 }  # and all of filters and models
-MEETING = {"start", "operation", "hindcasting", "fitting"}  # where the numerics meet the store; loaded by steps in need
+# where the numerics meet the store; loaded by steps in need
+MEETING = {"comparison", "start", "operation", "hindcasting", "fitting"}
 FAMILY_TOOLS = {"recipe", "beliefs", "algebra", "noise"}
 
 

@@ -164,9 +164,11 @@ def test_what_is_certain_is_no_obstacle(way):
     g[:2] = 0.0
     m0[1], m0[2] = m0[1] * torch.tensor([[1.0], [1.0], [0.0]]), torch.ones(3, 3) / 3
     g[2, 1:] = 0.0
+    m0[3], g[3] = torch.ones(3, 3) / 3 + 1e-3 * m0[3], 1e-3 * g[3]  # one that nearly forgets, which is another thing
     of = replace(of, cov=cov, parts=(m0, h, b, g, r))
     assert torch.linalg.matrix_rank(kalman(of.system).forecast(start(kalman(of.system), of), of.hour(0)).cov).min() < 3
-    agree(smoothed(way, of), exact(of), 1e-9)
+    # differences of sigma points round by more than slopes do, which counts where little variance is left
+    agree(smoothed(way, of), exact(of), 1e-9 if WAYS[way][1] is tangent else 1e-6)
 
 
 @each_way

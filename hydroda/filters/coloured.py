@@ -36,7 +36,7 @@ def augmented(system: System, model: Tensor | None = None, gauge: Tensor | None 
         if model is not None:
             moved, eta = moved + eta, _forgotten(eta, model)
         if gauge is not None:
-            epsilon = epsilon @ gauge.mT
+            epsilon = epsilon @ gauge.mT.to(epsilon)
         return torch.cat((moved, eta, epsilon), -1)
 
     def see(z: Tensor) -> Tensor:
@@ -101,4 +101,5 @@ def remembered(build: Build, *, model_hours: float = 0.0, gauge_hours: float = 0
 
 def _forgotten(eta: Tensor, model: Tensor) -> Tensor:
     """Λ η; a Λ of one number is the same for every component."""
-    return eta * model[..., 0, 0, None, None] if model.shape[-1] == 1 else eta @ model.mT
+    memory = model.to(eta)
+    return eta * memory if memory.shape[-1] == 1 else eta @ memory.mT

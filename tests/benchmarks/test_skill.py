@@ -1,7 +1,8 @@
 """From raw file to score table by five commands, on real catchments.
 
-Calibrated on the first years, scored on the last; the years between belong to neither (choices were made on them). The
-floors are what another implementation of the same kind of model and an unscented filter tuned for all leads reached.
+Calibrated on the first years, scored on the last; the hours between are for validation: nothing is fitted to them, but
+parameters are chosen by them. The floors are what another implementation of the same kind of model and an unscented
+filter tuned for all leads reached.
 Set HYDRODA_SKILL to keep the deployments, and the tables of README.md, in a folder.
 """
 
@@ -10,6 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hydroda.__main__ import main
@@ -35,6 +37,7 @@ class Case:
     place: tuple[str, ...]
     pet: float | None
     calibration: tuple[str, str]
+    validated: str  # last hour of validation, which begins where calibration ends
     test: tuple[str, str]
     plain: float
     filtered: tuple[float, ...]
@@ -46,6 +49,7 @@ CASES = {
         ("--lat", "47.4", "--lon", "9.7"),
         550.0,
         ("1996-07-01", "2000-12-31T23"),
+        "2001-12-31T23",
         ("2002-01-01", "2003-12-30T23"),
         0.750,
         (0.9917, 0.968, 0.938, 0.858, 0.814, 0.800, 0.792, 0.782),
@@ -55,6 +59,7 @@ CASES = {
         (),
         None,
         ("2004-04-01", "2005-12-31T23"),
+        "2006-12-31T23",
         ("2007-01-01", "2007-12-30T23"),
         0.837,
         (0.9984, 0.9932, 0.986, 0.964, 0.945, 0.935, 0.921, 0.908),
@@ -64,6 +69,7 @@ CASES = {
         ("--lat", "45.8", "--lon", "11.3"),
         None,
         ("1995-01-01", "1996-03-31T23"),
+        "1996-09-30T23",
         ("1996-10-01", "1997-12-30T23"),
         0.807,
         (0.9951, 0.984, 0.970, 0.940, 0.920, 0.904, 0.880, 0.854),
@@ -73,6 +79,7 @@ CASES = {
         ("--lat", "52.4", "--lon", "-3.7"),
         480.0,
         ("1987-05-01", "1988-03-31T23"),
+        "1988-06-30T23",
         ("1988-07-01", "1988-12-30T23"),
         0.933,
         (0.941, 0.932, 0.926, 0.925, 0.929, 0.929, 0.931, 0.938),
@@ -105,7 +112,9 @@ def scores(request, tmp_path):
             with (folder / "hydroda.toml").open("a") as file:
                 file.write(f"pet_mm_per_year = {case.pet}\n")
     if not list(folder.glob("store/*/parameters/*.json")):
-        hydroda(folder, "calibrate", "--start", case.calibration[0], "--end", case.calibration[1])
+        after = str(np.datetime64(case.calibration[1], "h") + 1)
+        period = ("--start", case.calibration[0], "--validation-start", after, "--end", case.validated)
+        hydroda(folder, "calibrate", *period)
     hydroda(folder, "hindcast", *case.test)
     hydroda(folder, "verify", *case.test, "--json", "scores.json")
     return name, json.loads((folder / "scores.json").read_text())["stations"][name]
@@ -116,7 +125,8 @@ def markdown(name: str, case: Case, found: dict) -> str:
     methods = found["methods"]
     head = [*(LABELS[method] for method in methods), "KGE", "CRPS [m³/s]", "% inside 90 %"]
     lines = [
-        f"**{name}**: calibrated {case.calibration[0][:7]} to {case.calibration[1][:7]}, {min(found['n'])} forecasts "
+        f"**{name}**: calibrated {case.calibration[0][:7]} to {case.calibration[1][:7]}, validated to "
+        f"{case.validated[:7]}, {min(found['n'])} forecasts "
         f"issued {case.test[0][:10]} to {case.test[1][:10]}, observed rain in the lead hours",
         "",
         f"| lead | {' | '.join(head)} |",
