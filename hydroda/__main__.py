@@ -148,8 +148,8 @@ def calibrate(
     end
         Last hour.
     validation_start
-        First hour of a part at the end that is not fitted to: of the parameters that fit the rest nearly best, those
-        are taken that do best there. Worth a year of a short record, which many sets of parameters fit.
+        First hour of a part at the end that is not searched on: of the parameters that were tried those are taken that
+        do best over all hours. Worth a year of a short record, which very different parameters fit alike.
     """
     settings, (first, last) = common.settings, period(start, end)
     from hydroda import steps

@@ -20,7 +20,6 @@ SPIN_UP = 4400  # hours before a chunk: half a year fills all but the slowest st
 BLOCK = 2190  # hours of a quarter of a year
 FEW = 240  # hours below which a quarter does not count
 PERFECT = 1e-4  # share of the variance below which an error is small enough
-NEAR = 0.2  # loss that unseen hours may cost: a fifth of the square error
 YEAR = 8760  # hours after which the weather repeats where there is none
 FREE_ROWS = 2400  # rows of a batch whose arithmetic takes as long as calling the operations of a step
 Progress = Callable[[float, str], None]
@@ -61,8 +60,7 @@ def fit_model(
     second alone floods count too little; together they forecast years not fitted to better.
 
     A short record is fitted equally well by very different parameters. Hours marked by `validation` (T,) are therefore
-    not fitted to, but of all sets tried whose loss comes near the least (`NEAR`) the one is taken whose loss over those
-    hours is least.
+    not searched on, but of all sets tried the one is taken whose mean loss over all hours, those included, is least.
     Raises ValueError with fewer than 30 days, or of a gauge that stands still.
     """
     target = np.where(scored, observed, np.nan)
@@ -106,9 +104,9 @@ def fit_model(
         told=lambda fraction, value: progress(fraction, f"model: {np.exp(value):.3f} of the variance"),
     )
     if held is not None:
-        every, fitted, unseen = (np.concatenate(column) for column in zip(*tried, strict=True))
-        near = np.flatnonzero(fitted <= np.nanmin(fitted) + NEAR)
-        found = every[near[np.nanargmin(unseen[near])]]
+        every, searched_on, unseen = (np.concatenate(column) for column in zip(*tried, strict=True))
+        share = np.isfinite(held).sum() / (np.isfinite(held).sum() + count)
+        found = every[np.nanargmin((1.0 - share) * searched_on + share * unseen)]
     best = parameters(found[None])[0]
     states = open_loop(model, best, forcing)
     return ModelFit(best, states, *_scores(runoff(model, best, states), target), count)

@@ -33,7 +33,7 @@ class Effort:
     """How long to search: generations × population of the model, and of the filter."""
 
     model: tuple[int, int] = (60, 96)
-    filter: tuple[int, int] = (20, 32)
+    filter: tuple[int, int] = (32, 40)
 
 
 class Record(NamedTuple):

@@ -135,9 +135,8 @@ def log_density(d: Tensor, s: Tensor, count: Tensor) -> Tensor:
         lower = torch.linalg.cholesky_ex(s)[0]
         determinant = 2.0 * torch.diagonal(lower, dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
         square = torch.linalg.solve_triangular(lower, transposed(d), upper=False).square().sum(-2)
-    return -0.5 * (
-        count.unsqueeze(-1).to(d) * math.log(2.0 * math.pi) + determinant + square
-    )  # a whole number would give float32
+    number = count.unsqueeze(-1).to(d)  # whole numbers would give float32
+    return -0.5 * (number * math.log(2.0 * math.pi) + determinant + square)
 
 
 def joseph(p: Tensor, gain: Tensor, cross: Tensor, s: Tensor) -> Tensor:
