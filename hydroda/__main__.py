@@ -324,6 +324,31 @@ def compare(start: str, end: str, /, *filters: str, folder: Path = Path("compari
     return 0
 
 
+@app.command(sort_key=10)
+def twin(*filters: str, days: int = 90, folder: Path = Path("twin")) -> int:
+    """Try filters on made-up rivers whose truth and errors are known: a table, and two pictures. Needs no settings.
+
+    Example: hydroda twin sigma.ukf ensemble.etkf sigma.ukf+reduce.steady --days 30
+
+    Parameters
+    ----------
+    filters
+        Names, with modifiers after a plus; without any, every filter that works on a model of a river.
+    days
+        Scored, after 30 to settle.
+    folder
+        Where twin.md, twin_cost.png and twin_states.png are written.
+    """
+    from hydroda import twin, twin_figures
+
+    with progress("twin") as told:
+        scores = twin.compare(filters, days=days, progress=told)
+    print(twin_figures.table(scores))
+    for file in twin_figures.write(scores, folder):
+        print(file)
+    return int(any(score.problem for score in scores))
+
+
 @app.command(sort_key=8)
 def report(*, common: Common = COMMON) -> int:
     """Write a page with the latest forecasts and scores, to be opened in a browser.

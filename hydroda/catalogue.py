@@ -3,8 +3,9 @@
 Settings must be able to refuse a misspelt name and list the right ones without loading torch (a second) or a
 provider's client library. So the functions are looked at, not imported:
 
-- a filter `family.name` is a public function in `hydroda/filters/<family>.py` with `system` first, returning `Filter`;
-- a modifier `family.name` is one there with `build` alone first, returning `Build`, whose options are by name;
+- a filter `family.name` is a public function in `hydroda/filters/<family>.py` with `system` alone first and options by
+  name, returning `Filter`;
+- a modifier `family.name` is one there with `build` alone first, returning `Build`;
 - a model `family.name` is a public function in `hydroda/models/<family>.py` returning `Model` and needing no argument;
 - a source `kind` is a file `hydroda/sources/<kind>.py` with a function `read(start, end, catchments, *, options)`;
   `now` is no option, it comes from the program.
@@ -64,8 +65,7 @@ def filters() -> dict[str, Choice]:
     """Every filter, "family.name" -> its options."""
     found = {}
     for family, function in _functions("filters"):
-        arguments = function.args.args
-        if _returns(function, "Filter") and arguments and arguments[0].arg == "system":
+        if _returns(function, "Filter") and [a.arg for a in function.args.args] == ["system"]:
             name = f"{family}.{function.name}"
             choice = _choice(name, function, 1)
             if choice.required <= choice.options.keys():

@@ -118,6 +118,7 @@ class Moment:
 class Analysis(NamedTuple):
     """One hour of a filter in runoff (c,) [mm/h]: before and after its observation, with the error of the latter.
 
+    `normalised_innovation` (c,) is d / √S, of variance one and white in a consistent filter, NaN where nothing was seen.
     `repaired` (c,) marks catchments whose belief broke down in this hour and was set back to the open loop.
     """
 
@@ -126,6 +127,7 @@ class Analysis(NamedTuple):
     estimate: Tensor
     standard_error: Tensor
     open_loop: Tensor
+    normalised_innovation: Tensor
     repaired: Tensor
 
 
@@ -177,6 +179,7 @@ def assimilate(batch: Batch, start: Moment, forcing: Tensor, observation: Tensor
                 batch.filter.system.see(belief.mean)[:, 0, 0],
                 variance.clamp(min=0.0).sqrt(),
                 batch.system.see(open_loop)[:, 0, 0],
+                torch.where(seen, update.innovation[:, 0] / update.innovation_cov[:, 0, 0].sqrt(), torch.nan),
                 ~sound,
             )
 
@@ -184,7 +187,7 @@ def assimilate(batch: Batch, start: Moment, forcing: Tensor, observation: Tensor
 def _sound(belief: Belief) -> Tensor:
     """Which catchments (c,) have a belief of finite numbers."""
     tensors = named(belief).values()
-    return torch.stack([torch.isfinite(tensor).flatten(1).all(1) for tensor in tensors]).all(0)
+    return torch.stack([torch.isfinite(tensor).reshape(tensor.shape[0], -1).all(1) for tensor in tensors]).all(0)
 
 
 def ahead(batch: Batch, mean: Tensor, forcing: Tensor) -> Iterator[Tensor]:

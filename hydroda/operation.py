@@ -178,13 +178,14 @@ def _analysis(domain: Domain, cycle: np.datetime64, issued: Sequence[Issued], pr
     count = number(cycle) - start + 1
     shape = (count, len(domain.stations))
     values = {name: np.full(shape, np.nan) for name in ("estimate", "standard_error", "background", "open_loop")}
-    observed = np.full(shape, np.nan)
+    observed, ratio = np.full(shape, np.nan), np.full(shape, np.nan)
     tests = {name: np.full(shape, MISSING, np.int8) for name in issued[0].view.settled}
     for i in issued:
         columns = i.group.columns
         for name, whole in values.items():
             runoff = np.stack([getattr(analysis, name).numpy() for analysis in i.trail.analyses[-count:]])
             whole[:, columns] = m3_per_second(runoff, domain.area[columns])
+        ratio[:, columns] = np.stack([a.normalised_innovation.numpy() for a in i.trail.analyses[-count:]])
         observed[:, columns] = i.view.values["discharge"][i.row - count + 1 : i.row + 1]
         for name, whole in tests.items():
             whole[:, columns] = window.flags(i.view, name, i.row - count + 1, i.row)
@@ -200,6 +201,7 @@ def _analysis(domain: Domain, cycle: np.datetime64, issued: Sequence[Issued], pr
         qc,
         tests,
         values["open_loop"],
+        ratio,
     )
 
 

@@ -119,6 +119,7 @@ def analysis(
     observed_qc: np.ndarray,
     tests: Mapping[str, np.ndarray] | None = None,
     open_loop: np.ndarray | None = None,
+    normalised_innovation: np.ndarray | None = None,
 ) -> xr.Dataset:
     """The `an` product for the hours that end at `times` (datetime64, rising; the last one is the cycle).
 
@@ -159,6 +160,16 @@ def analysis(
             "river discharge without assimilation (open loop)",
             coordinates=STATION_COORDINATES,
             ancillary_variables="",
+        )
+    if normalised_innovation is not None:
+        _expect(shape, normalised_innovation=normalised_innovation)
+        columns["normalised_innovation"] = fields.quantity(
+            normalised_innovation,
+            long_name="observation less background over the standard deviation the filter expects of it; its square is "
+            "the normalised innovation squared (NIS)",
+            units="1",
+            coordinates=STATION_COORDINATES,
+            coverage_content_type="qualityInformation",
         )
     columns |= _observation(observed, observed_qc, tests)
     return _dataset(columns, global_attributes("an", times[-1], columns["time"].values, columns, provenance))

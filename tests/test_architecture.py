@@ -17,6 +17,7 @@ TORCH = {
     "forecasting",
     "restart",
     "observability",
+    "twin",
 }  # and all of filters and models
 # where the numerics meet the store; loaded by steps in need
 MEETING = {"comparison", "start", "operation", "hindcasting", "fitting"}

@@ -34,7 +34,7 @@ def parameters(build: Build, *, names: str, spread: float = 0.3, walk: float = 0
 
         def init(mean: Tensor, cov: Tensor, noise: Noise) -> Belief:
             k = len(wanted)
-            own = torch.diag_embed(torch.full((k,), spread**2).to(cov))
+            own = torch.diag_embed(torch.full((k,), spread**2, dtype=cov.dtype))
             p = pad(cov, (0, k, 0, k)) + pad(own, (mean.shape[-1], 0, mean.shape[-1], 0))
             return inner.init(torch.cat((mean, theta.expand(mean.shape[0], -1, -1)), -1), p, noise)
 

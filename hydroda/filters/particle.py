@@ -62,7 +62,7 @@ def _particles(system: System, members: int, threshold: float, resample: Resampl
 
     def init(mean: Tensor, cov: Tensor, noise: Noise) -> Particles:
         draws = noise.normal("initial state", members, mean.shape[-1]).to(mean)
-        equal = torch.full(draws.shape[:2], -math.log(members)).to(mean)
+        equal = torch.full_like(draws[..., 0], -math.log(members))
         return Particles(mean + draws @ transposed(root(cov)), equal)
 
     def forecast(belief: Belief, hour: Hour) -> Particles:
