@@ -57,12 +57,12 @@ def desroziers(build: Build, *, memory: float = 720.0, gauge: bool = True, model
             moved = product(d.unsqueeze(-2), divided(expected.cov, update.innovation_cov))[:, 0]
             r = torch.diagonal(update.observation_cov, dim1=-2, dim2=-1)
             p = torch.diagonal(expected.cov, dim1=-2, dim2=-1)
-            weight = update.seen / memory
+            weight = update.seen.to(d) / memory
             of_gauge = (d - moved) * d / r
             of_model = torch.where(update.seen & (p > 0), moved * d / torch.where(p > 0, p, 1.0), 1.0)
             count = update.seen.sum(-1).clamp(min=1)
             mean = torch.where(update.seen, of_model, 0.0).sum(-1) / count
-            some = update.seen.any(-1)
+            some = update.seen.any(-1).to(d)
             new_gauge = belief.gauge * (1.0 + weight * (of_gauge - 1.0)) if gauge else belief.gauge
             new_model = belief.model * (1.0 + some / memory * (mean - 1.0)) if model else belief.model
             return Adaptive(state, new_gauge.clamp(*FACTOR), new_model.clamp(*FACTOR)), update

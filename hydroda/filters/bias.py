@@ -71,10 +71,9 @@ def aware(build: Build, *, variant: str = "feedback", bias_share: float = 0.2) -
             likelihood = log_density(innovation.unsqueeze(-2), predicted.cov + r, seen.sum(-1))[:, 0]
             state = recipe.correct(start, here, Update(d, s, gain, likelihood, seen, seen_by, r), r, hour)
             offset = torch.zeros_like(bias)
-            if variant == "online":
+            if variant == "online":  # (I − K H) b
                 e = weighed(world, recipe.observe(fair), hour)[2]
-                shift = product(e.unsqueeze(-2), gain)
-                offset = state.mean - (fair.mean + shift)
+                offset = bias - product((e - d).unsqueeze(-2), gain)
             posterior = WithBias(state, bias, offset)
             some = seen.any(-1)
             update = Update(innovation, predicted.cov + r, gain, likelihood, seen, expected, r)
