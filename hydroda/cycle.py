@@ -118,7 +118,7 @@ class Moment:
 class Analysis(NamedTuple):
     """One hour of a filter in runoff (c,) [mm/h]: before and after its observation, with the error of the latter.
 
-    `normalised_innovation` (c,) is d / √S, of variance one and white in a consistent filter, NaN where nothing was seen.
+    `normalised_innovation` (c,) is d / √S, white and of variance one in a consistent filter, NaN where none was seen.
     `repaired` (c,) marks catchments whose belief broke down in this hour and was set back to the open loop.
     """
 
