@@ -339,14 +339,12 @@ def twin(*filters: str, days: int = 90, folder: Path = Path("twin")) -> int:
     folder
         Where twin.md, twin_cost.png and twin_states.png are written.
     """
-    from hydroda import twin, twin_figures
+    from hydroda import steps
 
     with progress("twin") as told:
-        scores = twin.compare(filters, days=days, progress=told)
-    print(twin_figures.table(scores))
-    for file in twin_figures.write(scores, folder):
-        print(file)
-    return int(any(score.problem for score in scores))
+        tried = steps.twin(filters, days, folder, progress=told)
+    print("\n".join((tried.table, *map(str, tried.paths))))
+    return int(tried.failed)
 
 
 @app.command(sort_key=8)

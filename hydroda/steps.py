@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -233,6 +233,24 @@ def compare(
     text = "\n\n".join(comparison.table(results, catchment.id) for catchment in settings.catchments) + "\n"
     files.replace(folder / "comparison.md", text.encode())
     return text
+
+
+class Tried(NamedTuple):
+    """What came of a twin experiment: a table in Markdown, the files, and whether a filter failed."""
+
+    table: str
+    paths: Sequence[Path]
+    failed: bool
+
+
+def twin(filters: Sequence[str], days: int, folder: Path, *, progress: Progress = _silent) -> Tried:
+    """Filters on made-up rivers whose truth is known, scored over `days`. Raises ValueError for an unknown filter."""
+    from hydroda import twin as experiment
+    from hydroda import twin_figures
+
+    scores = experiment.compare(filters, days=days, progress=progress)
+    paths = twin_figures.write(scores, folder)
+    return Tried(twin_figures.table(scores), paths, any(score.problem for score in scores))
 
 
 def score_table(path: Path, *, all_leads: bool = False) -> str:
