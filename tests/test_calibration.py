@@ -71,6 +71,25 @@ def test_a_twin_is_recovered_and_progress_is_told(twin):
     assert shares[-1] < 0.02
 
 
+def test_hours_held_out_of_the_search_decide_among_what_was_tried(twin, monkeypatch):
+    """A search on a record with false hours takes what is wrong; the hours it did not see say so."""
+    monkeypatch.setattr(calibration, "NEEDED", 200)
+    forcing, observed, scored = twin
+    hour = np.arange(HOURS)
+    seen, held = scored & (hour < 1200) & (hour >= LEAD), hour >= 1200
+    false = np.where(seen, observed * (1.0 + 0.5 * np.sin(hour / 40.0)), observed)
+    alone = fit_model(MODEL, forcing, false, seen, **SMALL)
+    both = fit_model(MODEL, forcing, false, seen, held, **SMALL)
+
+    def error(fit, where):
+        return np.mean((calibration.runoff(MODEL, fit.parameters, fit.states) - false)[where] ** 2)
+
+    assert error(both, held) < error(alone, held)
+    assert both.hours == alone.hours == seen.sum()
+    with pytest.raises(ValueError, match="to validate on"):
+        fit_model(MODEL, forcing, false, seen, hour >= HOURS - 24, **SMALL)
+
+
 def test_parameters_are_in_their_interval_and_those_of_the_filter_at_default(twin):
     found = fit_model(MODEL, *twin, **SMALL).parameters
     for value, p in zip(found, MODEL.parameters, strict=True):
