@@ -108,9 +108,11 @@ def states(scores: "Sequence[Score]") -> Figure:
 
 
 def write(scores: "Sequence[Score]", folder: Path) -> list[Path]:
-    """The table and both pictures of scores into `folder`, made if it is not there."""
+    """The table and both pictures of scores into `folder`, made if it is not there; no pictures if all failed."""
     folder.mkdir(parents=True, exist_ok=True)
     files.replace(folder / TABLE, table(scores).encode())
+    if all(score.problem for score in scores):
+        return [folder / TABLE]
     for name, figure in ((COST, cost(scores)), (STATES, states(scores))):
         files.replace(folder / name, drawing.png(figure, DPI))
     return [folder / name for name in (TABLE, COST, STATES)]

@@ -185,6 +185,11 @@ def test_pictures_show_every_filter_and_labels_do_not_overlap(tmp_path):
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
+def test_where_all_failed_there_are_no_pictures(tmp_path):
+    lost = [Score("sigma.ukf", {}, *(float("nan"),) * 8, "ValueError: gone")]
+    assert [file.name for file in twin_figures.write(lost, tmp_path)] == ["twin.md"]
+
+
 def test_the_page_has_a_row_for_every_filter_and_modifier_and_no_other():
     rows = re.findall(r"^\| `([a-z_0-9]+\.[a-z_0-9]+)`", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(rows) == len(set(rows))
