@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 TESTS = ("tests/test_filters.py", "tests/test_papers.py", "tests/test_families.py", "tests/test_modifiers.py")
 MUTANTS = (  # file in hydroda/filters, what stands there, the mistake
     ("algebra.py", "product(product(gain, s) - 2.0 * cross, gain)", "product(product(gain, s) - cross, gain)"),
-    ("algebra.py", "return p if p.shape[-1] == 1 else 0.5 * (p + transposed(p))", "return p"),
+    ("algebra.py", "return p if p.shape[-1] == 1 else 0.5 * (p + transposed(p))", "return 0.505 * (p + transposed(p))"),
     ("algebra.py", "eye(whitened.shape[-2]).to(whitened)", "eye(whitened.shape[-2]).to(whitened) * 1.01"),
     (
         "algebra.py",
