@@ -20,8 +20,15 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
-TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool, "Path": str, "None": type(None)}
-TYPES["Sequence[bool]"] = list
+TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "Path": str,
+    "None": type(None),
+    "Sequence[bool]": list,
+}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def desroziers(build: Build, *, memory: float = 720.0, gauge: bool = True, model
     for a memory below a day.
     """
     if memory < 24.0:
-        raise ValueError(f"reduce.adaptive: memory is {memory} hours, at least 24 are needed")
+        raise ValueError(f"adaptive.desroziers: memory is {memory} hours, at least 24 are needed")
 
     def scaled(system: System, gauge: Tensor, model: Tensor) -> System:
         deviation = gauge.sqrt()

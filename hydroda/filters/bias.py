@@ -36,9 +36,7 @@ def aware(build: Build, *, variant: str = "feedback", bias_share: float = 0.2) -
 
     def made(system: System) -> Filter:
         inner = build(system)
-        if inner.recipe is None:
-            raise ValueError("bias.aware needs a filter with a gain, this one weighs its members")
-        recipe, world = inner.recipe, inner.system
+        recipe, world = inner.verbs("bias.aware"), inner.system
 
         def init(mean: Tensor, cov: Tensor, noise: Noise) -> WithBias:
             state = inner.init(mean, cov, noise)

@@ -6,7 +6,6 @@ they add up to in the long run has variance σ² / (1 − λ²).
 """
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -77,7 +76,7 @@ def coloured(build: Build, model: Tensor | None = None, gauge: Tensor | None = N
             blank[:, n:, n:] = own[:, n:, n:]
             return inner.init(z, blank + pad(cov, (0, extra, 0, extra)), noise)
 
-        return replace(inner, init=init, recipe=None if inner.recipe is None else replace(inner.recipe, init=init))
+        return inner.begun(init)
 
     return made
 

@@ -1,7 +1,5 @@
 """States and parameters estimated together: a builder in, a builder out."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -38,7 +36,7 @@ def parameters(build: Build, *, names: str, spread: float = 0.3, walk: float = 0
             p = pad(cov, (0, k, 0, k)) + pad(own, (mean.shape[-1], 0, mean.shape[-1], 0))
             return inner.init(torch.cat((mean, theta.expand(mean.shape[0], -1, -1)), -1), p, noise)
 
-        return replace(inner, init=init, recipe=None if inner.recipe is None else replace(inner.recipe, init=init))
+        return inner.begun(init)
 
     return made
 

@@ -7,7 +7,7 @@ A `System` is what a filter is told about the world, a belief (see `beliefs`) wh
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -149,6 +149,17 @@ class Filter:
     observe: Callable[[Belief], Predicted]
     step: Callable[[Belief, Hour], tuple[Belief, Update]]
     recipe: Recipe | None = None
+
+    def verbs(self, modifier: str) -> Recipe:
+        """The recipe, for a modifier of this name. Raises ValueError where there is none."""
+        if self.recipe is None:
+            raise ValueError(f"{modifier} needs a filter with a gain, this one weighs its members")
+        return self.recipe
+
+    def begun(self, init: Callable[[Tensor, Tensor, Noise], Belief]) -> "Filter":
+        """The filter with another beginning of its beliefs."""
+        recipe = None if self.recipe is None else replace(self.recipe, init=init)
+        return replace(self, init=init, recipe=recipe)
 
 
 Build = Callable[[System], Filter]  # what a filter is before it is told about the world; a modifier maps one to another

@@ -71,14 +71,13 @@ def simplified(build: Build, move: Callable[[Tensor, Tensor], Tensor]) -> Build:
 
     def made(system: System) -> Filter:
         cheap = build(replace(system, move=move))
-        if cheap.recipe is None:
-            raise ValueError("reduce.simplified needs a filter with a gain, this one weighs its members")
+        recipe = cheap.verbs("reduce.simplified")
 
         def forecast(belief: Belief, hour: Hour) -> Belief:
             spread = cheap.forecast(belief, hour)
             return spread.shifted(system.move(belief.mean, hour.forcing) - spread.mean)
 
-        return assemble(replace(cheap.system, move=system.move), replace(cheap.recipe, forecast=forecast))
+        return assemble(replace(cheap.system, move=system.move), replace(recipe, forecast=forecast))
 
     return made
 
@@ -131,9 +130,7 @@ def steady(build: Build, *, warm_up: int = 2160) -> Build:
 
     def made(system: System) -> Filter:
         inner = build(system)
-        if inner.recipe is None:
-            raise ValueError("reduce.steady needs a filter with a gain, this one weighs its members")
-        recipe, world = inner.recipe, inner.system
+        recipe, world = inner.verbs("reduce.steady"), inner.system
 
         def init(mean: Tensor, cov: Tensor, noise: Noise) -> Steady:
             state = inner.init(mean, cov, noise)
@@ -227,8 +224,6 @@ def _learned(after: Steady, prior: Steady, predicted: Predicted) -> Steady:
 def _changed(build: Build, name: str, change: Callable[[Recipe], Recipe]) -> Build:
     def made(system: System) -> Filter:
         inner = build(system)
-        if inner.recipe is None:
-            raise ValueError(f"{name} needs a filter with a gain, this one weighs its members")
-        return assemble(inner.system, change(inner.recipe))
+        return assemble(inner.system, change(inner.verbs(name)))
 
     return made
