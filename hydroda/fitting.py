@@ -32,8 +32,8 @@ Progress = Callable[[float, str], None]
 class Effort:
     """How long to search: generations × population of the model, and of the filter."""
 
-    model: tuple[int, int] = (60, 96)
-    filter: tuple[int, int] = (32, 40)
+    model: tuple[int, int] = (80, 96)
+    filter: tuple[int, int] = (42, 40)
 
 
 class Record(NamedTuple):
@@ -72,7 +72,8 @@ def fit(
 ) -> Calibrated:
     """The calibration of a catchment on the hours from `start` to `end`; what lies before is used to fill the stores.
 
-    From `validation` on nothing is fitted to, but parameters of the model are chosen by how well they do there.
+    Hours from `validation` on are not searched on for the model, but its parameters are chosen by them too; baselines and
+    the filter's error levels are few and are fitted to all hours.
     Raises ValueError, naming the catchment, when the period holds too little.
     """
     record = _record(settings, store, catchment, start, end)
@@ -92,8 +93,9 @@ def fit(
             progress=lambda fraction, text: progress(0.5 * fraction, text),
         )
         open_loop = runoff(record.model, fitted.parameters, fitted.states)
-        baselines = _baselines(catchment, record.hours[counted], record.observed[counted], open_loop[counted])
-        past = tuning.past(record.forcing, record.observed, fitted.states, counted)
+        scored = record.scored
+        baselines = _baselines(catchment, record.hours[scored], record.observed[scored], open_loop[scored])
+        past = tuning.past(record.forcing, record.observed, fitted.states, scored)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
     baseline = _square_errors(baselines, record, open_loop, catchment.area_km2)
@@ -110,7 +112,7 @@ def fit(
         limits=record.limits,
         climate=record.climate,
         correction=baselines,
-        report=_report(settings, start, end, fitted, found.errors, baseline, record.observed[counted]),
+        report=_report(settings, start, end, fitted, found.errors, baseline, record.observed[scored]),
     )
 
 
