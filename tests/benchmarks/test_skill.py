@@ -1,8 +1,8 @@
 """From raw file to score table by five commands, on real catchments.
 
 Calibrated on the first years, scored on the last. The hours between are for validation: the model is not searched on
-them, but chosen by them too, and the error levels of the filter are fitted to all but the last. The floors are what another implementation of the same kind of model and an unscented
-filter tuned for all leads reached.
+them, but chosen by them too, and the error levels of the filter are fitted to both. The floors are what another
+implementation of the same kind of model and an unscented filter tuned for all leads reached.
 Set HYDRODA_SKILL to keep the deployments, and the tables of README.md, in a folder.
 """
 
