@@ -684,7 +684,7 @@ def coverage(build: Build, c: int = 24, hours: int = 480) -> tuple[float, float]
 def test_the_error_of_a_parameter_is_about_what_is_said(build):
     nees, within = coverage(build)
     assert nees < 2.5, nees
-    assert within > 0.8, within
+    assert within > 0.75, within
 
 
 def test_members_leave_a_parameter_alone_that_does_not_correlate():
