@@ -3,7 +3,7 @@
     python tests/mutants.py [N …]
 
 copies the package, makes one mistake at a time and runs tests until the first fails. A mutant that survives is printed
-and makes the exit status 1. Takes some minutes; it is no test of its own because it runs the tests.
+and makes the exit status 1. Takes an hour; it is no test of its own because it runs the tests.
 """
 
 import os
