@@ -1,7 +1,6 @@
 """Calibrated catchments as batches: those that share a model are computed together, on tensors."""
 
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -78,21 +77,23 @@ def _check(member: Calibrated) -> None:
 @cache
 def build_model(name: str, temperature: bool) -> Model:
     """The model "family.name", with snow where it can have it and there is temperature."""
-    family, function = name.split(".")
-    build = getattr(importlib.import_module(f"hydroda.models.{family}"), function)
-    return build(temperature=temperature) if "temperature" in catalogue.models()[name].options else build()
+    build = catalogue.function("models", name)
+    made: Model = build(temperature=temperature) if "temperature" in catalogue.models()[name].options else build()
+    return made
 
 
 def build_filter(settings: Settings) -> Build:
     """The filter of the settings with its modifiers, to be given a system."""
+    own = settings.filter
+    return built([(own.name, own.options), *((modifier.name, modifier.options) for modifier in own.modifiers)])
 
-    def named(name: str) -> Callable[..., Any]:
-        family, function = name.split(".")
-        return getattr(importlib.import_module(f"hydroda.filters.{family}"), function)
 
-    build: Build = partial(named(settings.filter.name), **settings.filter.options)
-    for modifier in settings.filter.modifiers:
-        build = named(modifier.name)(build, **modifier.options)
+def built(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> Build:
+    """A filter by name and options, changed by the modifiers that follow it, in their order."""
+    (name, options), *modifiers = parts
+    build: Build = partial(catalogue.function("filters", name), **options)
+    for name, options in modifiers:
+        build = catalogue.function("filters", name)(build, **options)
     return build
 
 

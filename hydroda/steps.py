@@ -5,7 +5,7 @@ call these and nothing else. Heavy libraries are loaded by the step that needs t
 import importlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -16,6 +16,7 @@ from hydroda import calibrated, files, netcdf
 from hydroda import domain as domains
 from hydroda import settings as configuration
 from hydroda.domain import store_of
+from hydroda.progress import Progress, among, silent
 from hydroda.records import ALWAYS
 from hydroda.schema import hours
 from hydroda.settings import Catchment, Settings
@@ -29,11 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 OVERLAP = 240 * HOUR  # how far before the newest observation a source is asked again, for what came late
-Progress = Callable[[float, str], None]
-
-
-def _silent(fraction: float, text: str) -> None:
-    """Progress that nobody looks at."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ def hindcast(
     *,
     forcing: Literal["observed", "none", "archived"] = "observed",
     products: bool = False,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> list[Path]:
     """The archives of the forecasts of every hour of a past period. Raises ValueError, lock.Busy."""
     from hydroda import hindcasting
@@ -157,7 +153,7 @@ def calibrate(
     end: np.datetime64,
     *,
     validation: np.datetime64 | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     effort: Any = None,
 ) -> list[Calibration]:
     """Fits catchments to their observations from `start` to `end`; one that cannot be fitted does not stop the others.
@@ -170,10 +166,7 @@ def calibrate(
     store = store_of(settings)
     results = []
     for i, station in enumerate(stations):
-
-        def told(fraction: float, text: str, before: int = i, name: str = station) -> None:
-            progress((before + fraction) / len(stations), f"{name}, {text}")
-
+        told = among(progress, i, len(stations), station)
         try:
             found = fitting.fit(
                 settings, store, settings.catchment(station), start, end, effort or fitting.Effort(), told, validation
@@ -221,7 +214,7 @@ def compare(
     end: np.datetime64,
     folder: Path,
     *,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> str:
     """The same hindcast with several filters: a table in Markdown for each catchment, written to `folder` too.
 
@@ -243,12 +236,11 @@ class Tried(NamedTuple):
     failed: bool
 
 
-def twin(filters: Sequence[str], days: int, folder: Path, *, progress: Progress = _silent) -> Tried:
+def twin(filters: Sequence[str], days: int, folder: Path, *, progress: Progress = silent) -> Tried:
     """Filters on made-up rivers whose truth is known, scored over `days`. Raises ValueError for an unknown filter."""
-    from hydroda import twin as experiment
-    from hydroda import twin_figures
+    from hydroda import trial, twin_figures
 
-    scores = experiment.compare(filters, days=days, progress=progress)
+    scores = trial.compare(filters, days=days, progress=progress)
     paths = twin_figures.write(scores, folder)
     return Tried(twin_figures.table(scores), paths, any(score.problem for score in scores))
 

@@ -18,10 +18,11 @@ TORCH = {
     "restart",
     "observability",
     "twin",
+    "trial",
 }  # and all of filters and models
 # where the numerics meet the store; loaded by steps in need
 MEETING = {"comparison", "start", "operation", "hindcasting", "fitting"}
-FAMILY_TOOLS = {"recipe", "beliefs", "algebra", "noise"}
+FAMILY_TOOLS = {"recipe", "beliefs", "nested", "algebra", "noise"}
 
 
 def name_of(path: Path) -> str:

@@ -31,7 +31,8 @@ from hydroda.filters import (
     sigma,
     variational,
 )
-from hydroda.filters.beliefs import Belief, Ensemble, Gaussian, built, chosen, joined, kind, mapped, named
+from hydroda.filters.beliefs import Belief, Ensemble, Gaussian, chosen, joined, mapped, named
+from hydroda.filters.nested import built, kind
 from hydroda.filters.noise import Noise, address, philox
 from hydroda.filters.recipe import Filter, Hour, System, Update
 from hydroda.models.hbv import hourly
@@ -156,7 +157,7 @@ FILTERS = {
     "bias.aware(online)": Row(bias.aware(sigma.ukf, variant="online", bias_share=0.0)),
     "bias.aware(feedback)": Row(bias.aware(sigma.ukf, variant="feedback", bias_share=0.0)),
     "bias.aware(0.3)": Row(
-        bias.aware(sigma.ukf, bias_share=0.3),
+        bias.aware(sigma.ukf, variant="feedback", bias_share=0.3),
         not_for={
             "is_the_kalman_filter": "it takes a share of every error for a bias",
             "average_to_the_number": "S is too large by the share of the bias",
@@ -350,7 +351,7 @@ def kalman_in_numpy(of: Twin) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]
             s = h @ p @ h.T + r
             k = p @ h.T @ np.linalg.inv(s)
             d = y - h @ x
-            means[i], covs[i] = x + k @ d, (np.eye(3) - k @ h) @ p @ (np.eye(3) - k @ h).T + k @ r @ k.T
+            means[i], covs[i] = x + k @ d, (np.eye(x.size) - k @ h) @ p @ (np.eye(x.size) - k @ h).T + k @ r @ k.T
             square = d @ np.linalg.inv(s) @ d
             likelihood[i] = -0.5 * (here.sum() * np.log(2 * np.pi) + np.log(np.linalg.det(s)) + square)
         found.append((means.copy(), covs.copy(), likelihood))
@@ -869,6 +870,42 @@ def test_the_root_of_an_indefinite_matrix_is_that_of_its_positive_part():
     a = algebra.root(p)
     close((a @ a.mT)[:3], p[:3].clamp(min=0.0), 1e-14)
     assert torch.isnan(a[3]).all()
+
+
+def test_the_root_of_a_singular_matrix_has_a_derivative():
+    """A Aᵀ = B Bᵀ of rank two changes with B as it should, and no catchment spoils another."""
+    random = np.random.default_rng(9)
+    b = torch.from_numpy(random.standard_normal((2, 3, 2))).requires_grad_()
+    half = torch.from_numpy(random.standard_normal((1, 3, 3)))
+    sound = (half @ half.mT + torch.eye(3)).requires_grad_()
+    nothing = torch.zeros(1, 3, 3, dtype=torch.float64, requires_grad=True)
+    weight = algebra.symmetric(torch.from_numpy(random.standard_normal((4, 3, 3))))
+    a = algebra.root(torch.cat((b @ b.mT, sound, nothing)))
+    (a @ a.mT * weight).sum().backward()
+    assert b.grad is not None and sound.grad is not None and nothing.grad is not None
+    close(b.grad, 2 * weight[:2] @ b, 1e-9)
+    close(algebra.symmetric(sound.grad), weight[2:3], 1e-12)
+    assert torch.isfinite(nothing.grad).all()
+    one = torch.zeros(1, 1, 1, dtype=torch.float64, requires_grad=True)
+    algebra.root(one).sum().backward()
+    assert one.grad is not None and torch.isfinite(one.grad).all()
+
+
+@pytest.mark.parametrize("build", [sigma.ukf, sigma.srukf, partial(ensemble.etkf, members=17)])
+def test_gradients_pass_a_store_that_is_certainly_known(build):
+    of = gauges(bent=0.1)
+    made, known = build(of.system), torch.tensor([[1.0, 0.6, 0.0], [0.6, 2.0, 0.0], [0.0, 0.0, 0.0]]).double()
+
+    def value(scale: Tensor) -> Tensor:
+        belief = made.init(of.mean, scale * known.expand(4, -1, -1), of.noise(-1))
+        return torch.stack([update.log_likelihood for _, update in run(made, of, belief, range(3))]).sum()
+
+    scale = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    value(scale).backward()
+    with torch.no_grad():
+        slope = (value(scale + 1e-5) - value(scale - 1e-5)) / 2e-5
+    assert scale.grad is not None
+    close(scale.grad, slope, 1e-6)
 
 
 # --- noise -----------------------------------------------------------------------------------------------------------

@@ -1,11 +1,11 @@
 """What a filter knows, and all it needs tomorrow: frozen dataclasses of tensors whose first axis is the catchment.
 
-The type says how the covariance is represented. Saving is naming each tensor by its path, loading is the reverse; no
-filter writes code for it.
+The type says how the covariance is represented. A belief that holds another is in `nested`, and so is how one is made
+of its tensors again.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -41,6 +41,11 @@ class SquareRoot:
     mean: Tensor
     factor: Tensor
     discarded: Tensor
+
+    @property
+    def root(self) -> Tensor:
+        """(c, n, r)."""
+        return self.factor
 
     @property
     def cov(self) -> Tensor:
@@ -169,112 +174,7 @@ class Particles:
         return replace(self, members=mean + (self.members - mean) * f)
 
 
-@dataclass(frozen=True)
-class WithBias:
-    """A belief about the biased state a model integrates, the bias (c, 1, n) of its forecasts, and the offset (c, 1, n)
-    that is taken off for output."""
-
-    state: "Belief"
-    bias: Tensor
-    offset: Tensor
-
-    @property
-    def mean(self) -> Tensor:
-        """(c, 1, n), without the bias."""
-        return self.state.mean - self.offset
-
-    @property
-    def cov(self) -> Tensor:
-        """(c, n, n)."""
-        return self.state.cov
-
-    def shifted(self, d: Tensor) -> "WithBias":
-        """The belief with its state moved by d (c, 1, n)."""
-        return replace(self, state=self.state.shifted(d))
-
-
-@dataclass(frozen=True)
-class Separate:
-    """A Gaussian belief that knows nothing of a constant bias b, the bias (c, 1, k) with its covariance (c, k, k), and
-    V (c, n, k): what the bias has done to the state."""
-
-    free: Gaussian
-    bias: Tensor
-    bias_cov: Tensor
-    effect: Tensor
-
-    @property
-    def mean(self) -> Tensor:
-        """(c, 1, n)."""
-        return self.free.mean + self.bias @ self.effect.transpose(-1, -2)
-
-    @property
-    def cov(self) -> Tensor:
-        """(c, n, n)."""
-        return self.free.cov + self.effect @ self.bias_cov @ self.effect.transpose(-1, -2)
-
-    def shifted(self, d: Tensor) -> "Separate":
-        """The belief with its mean moved by d (c, 1, n)."""
-        return replace(self, free=self.free.shifted(d))
-
-
-@dataclass(frozen=True)
-class Steady:
-    """A mean (c, 1, n) and covariance (c, n, n) under a gain that is no longer computed, and where it comes from.
-
-    The belief of the filter that is run during the warm-up, hours so far in each class of flow (c, r), the mean flow of
-    those (c, 1), and the means of cov(x, y) (c, r, n, q), cov(y) (c, r, q, q) and of the forecast covariance
-    (c, r, n, n).
-    """
-
-    state: "Belief"
-    mean: Tensor
-    cov: Tensor
-    hours: Tensor
-    flow: Tensor
-    cross: Tensor
-    seen: Tensor
-    forecast: Tensor
-
-    def shifted(self, d: Tensor) -> "Steady":
-        """The belief with its mean moved by d (c, 1, n)."""
-        return replace(self, state=self.state.shifted(d), mean=self.mean + d)
-
-
-@dataclass(frozen=True)
-class Adaptive:
-    """A belief, and factors on the error variances of gauges (c, q) and of the model (c,) that follow innovations."""
-
-    state: "Belief"
-    gauge: Tensor
-    model: Tensor
-
-    @property
-    def mean(self) -> Tensor:
-        """(c, 1, n)."""
-        return self.state.mean
-
-    @property
-    def cov(self) -> Tensor:
-        """(c, n, n)."""
-        return self.state.cov
-
-    def shifted(self, d: Tensor) -> "Adaptive":
-        """The belief with its mean moved by d (c, 1, n)."""
-        return replace(self, state=self.state.shifted(d))
-
-
-Belief = Any  # one of the classes above; filters agree on its attributes, not on a common ancestor
-HOLDING = (WithBias, Separate, Steady, Adaptive)
-KINDS: Mapping[str, type] = {
-    made.__name__: made for made in (Gaussian, SquareRoot, Ensemble, Mixed, PartlyOrthogonal, Particles, *HOLDING)
-}
-
-
-def kind(belief: Belief) -> str:
-    """The class of a belief, and after a colon that of the belief it holds: `Ensemble`, `WithBias:Gaussian`."""
-    inner = [value for field in fields(belief) if is_dataclass(value := getattr(belief, field.name))]
-    return ":".join([type(belief).__name__, *map(kind, inner)])
+Belief = Any  # one of the classes here and in `nested`; filters agree on its attributes, not on a common ancestor
 
 
 def named(belief: Belief) -> dict[str, Tensor]:
@@ -287,21 +187,6 @@ def named(belief: Belief) -> dict[str, Tensor]:
         else:
             found[field.name] = value
     return found
-
-
-def built(kind: str, tensors: Mapping[str, Tensor]) -> Belief:
-    """The belief of a `kind` from the tensors of `named`. Raises ValueError naming what does not fit."""
-    outer, _, inner = kind.partition(":")
-    if outer not in KINDS:
-        raise ValueError(f"there is no belief {outer!r}; there are {', '.join(KINDS)}")
-    wanted = {field.name for field in fields(KINDS[outer])}
-    found = {path.partition(".")[0] for path in tensors}
-    if wanted != found:
-        raise ValueError(f"a {outer} holds {', '.join(sorted(wanted))}; found {', '.join(sorted(found)) or 'nothing'}")
-    parts: dict[str, Any] = {path: tensor for path, tensor in tensors.items() if "." not in path}
-    for name in wanted - set(parts):
-        parts[name] = built(inner, {path.removeprefix(f"{name}."): t for path, t in tensors.items() if "." in path})
-    return KINDS[outer](**parts)
 
 
 def mapped(function: Callable[..., Tensor], *beliefs: Belief) -> Belief:

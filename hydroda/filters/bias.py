@@ -9,15 +9,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hydroda.filters.algebra import divided, jacobian, joseph, log_density, product, symmetric, transposed
-from hydroda.filters.beliefs import Belief, Gaussian, Separate, WithBias, chosen
+from hydroda.filters.algebra import divided, jacobian, joseph, product, symmetric, transposed
+from hydroda.filters.beliefs import Belief, Gaussian, chosen
+from hydroda.filters.nested import Separate, WithBias
 from hydroda.filters.noise import Noise
-from hydroda.filters.recipe import Build, Filter, Hour, Predicted, System, Update, weighed
+from hydroda.filters.recipe import Build, Filter, Hour, Predicted, Recipe, System, Update, likelihood, weighed
 
 VARIANTS = ("blind", "online", "feedback")
 
 
-def aware(build: Build, *, variant: str = "feedback", bias_share: float = 0.2) -> Build:
+def aware(build: Build, *, variant: str = "online", bias_share: float = 0.02) -> Build:
     """A filter beside which the bias of the forecast is estimated (Dee & Da Silva 1998; Drécourt 2003, eqs 3.24–3.45).
 
     The bias has the share γ of the forecast covariance: b ← b − L (y − h(x^f − b)) with L = γ C S⁻¹, and the state is
@@ -27,7 +28,9 @@ def aware(build: Build, *, variant: str = "feedback", bias_share: float = 0.2) -
     - online: the same is handed to the model, the mean is (x^f − b) + K (y − h(x^f − b));
     - feedback: that mean is handed to the model, so that b is what each hour adds, not what has piled up.
 
-    γ = 0 is the filter itself, bit for bit. Raises ValueError for another variant or γ outside [0, 1].
+    With feedback the error of a store that the gauge hardly sees is fed back every hour and grows; the default costs a
+    model without bias nothing. γ = 0 is the filter itself, bit for bit. Raises ValueError for another variant or γ
+    outside [0, 1].
     """
     if variant not in VARIANTS:
         raise ValueError(f"bias.aware: variant is {variant!r}, it must be one of {', '.join(VARIANTS)}")
@@ -53,33 +56,36 @@ def aware(build: Build, *, variant: str = "feedback", bias_share: float = 0.2) -
 
         def step(belief: Belief, hour: Hour) -> tuple[Belief, Update]:
             prior = forecast(belief, hour)
-            biased = recipe.observe(prior.state)
             expected = recipe.observe(prior.state.shifted(-prior.bias))
             predicted, r, innovation, seen = weighed(world, expected, hour)
-            bias = prior.bias - product(
-                innovation.unsqueeze(-2), bias_share * divided(predicted.cross, predicted.cov + r)
-            )
+            s = predicted.cov + r
+            bias = prior.bias - product(innovation.unsqueeze(-2), bias_share * divided(predicted.cross, s))
             fair = prior.state.shifted(-bias)
-            # what the state is corrected by: before, or with its new bias taken off
-            start, seen_by = (fair, recipe.observe(fair)) if variant == "feedback" else (prior.state, biased)
-            here, r, d, _ = weighed(world, seen_by, hour)
-            part = here._replace(cross=(1.0 - bias_share) * here.cross, cov=(1.0 - bias_share) * here.cov)
-            gain = recipe.gain(start, part, d, r)
-            s = here.cov + r
-            likelihood = log_density(innovation.unsqueeze(-2), predicted.cov + r, seen.sum(-1))[:, 0]
-            state = recipe.correct(start, here, Update(d, s, gain, likelihood, seen, seen_by, r), r, hour)
+            state, own = _corrected(
+                world, recipe, fair if variant == "feedback" else prior.state, 1.0 - bias_share, hour
+            )
             offset = torch.zeros_like(bias)
             if variant == "online":  # (I − K H) b
                 e = weighed(world, recipe.observe(fair), hour)[2]
-                offset = bias - product((e - d).unsqueeze(-2), gain)
+                offset = bias - product((e - own.innovation).unsqueeze(-2), own.gain)
             posterior = WithBias(state, bias, offset)
             some = seen.any(-1)
-            update = Update(innovation, predicted.cov + r, gain, likelihood, seen, expected, r)
+            update = Update(innovation, s, own.gain, likelihood(innovation, s, seen), seen, expected, r)
             return posterior if some.all() else chosen(some, posterior, prior), update
 
         return Filter(world, init, forecast, observe, step)
 
     return made
+
+
+def _corrected(world: System, recipe: Recipe, state: Belief, share: float, hour: Hour) -> tuple[Belief, Update]:
+    """A state corrected by the gain for a `share` of its covariance, and how."""
+    expected = recipe.observe(state)
+    predicted, r, d, seen = weighed(world, expected, hour)
+    part = predicted._replace(cross=share * predicted.cross, cov=share * predicted.cov)
+    s = predicted.cov + r
+    update = Update(d, s, recipe.gain(state, part, d, r), likelihood(d, s, seen), seen, expected, r)
+    return recipe.correct(state, predicted, update, r, hour), update
 
 
 def friedland(system: System, *, on_state: Tensor, on_gauge: Tensor, cov: Tensor) -> Filter:
@@ -122,19 +128,17 @@ def friedland(system: System, *, on_state: Tensor, on_gauge: Tensor, cov: Tensor
         predicted, r, innovation, seen = weighed(system, expected, hour)
         _, h, t = parts(prior)
         h, t = (torch.where(seen.unsqueeze(-1), x, 0.0) for x in (h, t))
-        cross = prior.free.cov @ transposed(h)
+        cross, s = prior.free.cov @ transposed(h), predicted.cov + r
         free_s = symmetric(h @ cross) + r
         gain = divided(cross, free_s)
-        bias_gain = divided(prior.bias_cov @ transposed(t), predicted.cov + r)
+        bias_gain = divided(prior.bias_cov @ transposed(t), s)
         free_innovation = innovation.unsqueeze(-2) + product(prior.bias, t)
         free = Gaussian(prior.free.mean + product(free_innovation, gain), joseph(prior.free.cov, gain, cross, free_s))
         bias = prior.bias + product(innovation.unsqueeze(-2), bias_gain)
-        bias_cov = joseph(prior.bias_cov, bias_gain, prior.bias_cov @ transposed(t), predicted.cov + r)
+        bias_cov = joseph(prior.bias_cov, bias_gain, prior.bias_cov @ transposed(t), s)
         posterior = Separate(free, bias, bias_cov, prior.effect - gain @ t)
-        likelihood = log_density(innovation.unsqueeze(-2), predicted.cov + r, seen.sum(-1))[:, 0]
-        update = Update(
-            innovation, predicted.cov + r, divided(predicted.cross, predicted.cov + r), likelihood, seen, expected, r
-        )
+        k = divided(predicted.cross, s)
+        update = Update(innovation, s, k, likelihood(innovation, s, seen), seen, expected, r)
         return chosen(seen.any(-1), posterior, prior), update
 
     return Filter(system, init, forecast, observe, step)
