@@ -1,0 +1,37 @@
+"""How well a pair of shares (γ, κ) of `filters.bias.two_stage` divides errors: judged by innovations, without a truth.
+
+The innovations of a filter that knows its biases are white and of mean zero; a bias that follows every innovation is
+none. The three are measured on a scale on which one is as bad as can be, and the sum of their squares is the loss.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hydroda.consistency import consistency
+
+LAGS = 4
+
+
+class Judged(NamedTuple):
+    """Of each pair (k,): mean innovation over its standard deviation, root of the mean squared autocorrelation over
+    `LAGS` lags, standard deviation of the gauge's bias over that of the innovations, and the loss."""
+
+    mean: np.ndarray
+    whiteness: np.ndarray
+    unsteadiness: np.ndarray
+    loss: np.ndarray
+
+
+def judged(innovation: np.ndarray, normalised: np.ndarray, gauge: np.ndarray) -> Judged:
+    """Innovations d and d / √S (T, k), NaN where nothing was observed, and the gauge's bias (T, k) in the unit of d.
+
+    Lags count observations, of which every column has the same.
+    """
+    seen = np.isfinite(normalised).any(1)
+    found = consistency(normalised[seen], lags=LAGS)
+    count = np.array([each.nis.count for each in found])
+    mean = np.array([each.mean for each in found]) / (np.array([each.mean_error for each in found]) * np.sqrt(count))
+    whiteness = np.sqrt(np.mean([np.square(each.autocorrelation) for each in found], axis=1))
+    unsteadiness = gauge.std(0) / np.nanstd(innovation, axis=0)
+    return Judged(mean, whiteness, unsteadiness, mean**2 + whiteness**2 + unsteadiness**2)
