@@ -1,8 +1,8 @@
 """Biased forecasts and gauges: filters that estimate a bias beside the state.
 
-Bias convention: x^f = truth + b, so that a positive b is a forecast that is too high. For `aware` observations must have
-none, as a constant offset of a gauge cannot be told from −H b in one hour; `two_stage` divides what cannot be told
-apart by fixed shares, and leaves it to many hours and the model's memory which bias lasts.
+Bias convention: x^f = truth + b, so that a positive b is a forecast that is too high. For `aware` observations must
+have none, as a constant offset of a gauge cannot be told from −H b in one hour; `two_stage` divides what cannot be told
+apart by fixed shares.
 """
 
 from dataclasses import replace
@@ -90,9 +90,7 @@ def _corrected(world: System, recipe: Recipe, state: Belief, share: float, hour:
     return recipe.correct(state, predicted, update, r, hour), update
 
 
-def two_stage(
-    build: Build, *, state_fraction: float = 1.0, gauge_ratio: float = 0.01, relative: bool = False
-) -> Build:
+def two_stage(build: Build, *, state_fraction: float = 1.0, gauge_ratio: float = 0.01, relative: bool = False) -> Build:
     """A filter beside which the biases of forecast and gauge are estimated (Pauwels et al. 2013, HESS 17, 3499).
 
     x = x̃ − b^m and y = h(x) + b^o + v: x̃ is what the model integrates. The state has the share γ (`state_fraction`)

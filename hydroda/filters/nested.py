@@ -146,7 +146,7 @@ class Adaptive:
 
 
 PLAIN = (Gaussian, SquareRoot, Ensemble, Mixed, PartlyOrthogonal, Particles)
-KINDS: Mapping[str, type] = {made.__name__: made for made in (*PLAIN, WithBias, Separate, Steady, Adaptive)}
+KINDS: Mapping[str, type] = {made.__name__: made for made in (*PLAIN, WithBias, TwoBiases, Separate, Steady, Adaptive)}
 
 
 def kind(belief: Belief) -> str:

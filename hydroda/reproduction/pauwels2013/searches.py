@@ -4,6 +4,7 @@ All three see the same loss in the same unit cube, a generation of parameter set
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +13,14 @@ from torch import Tensor
 
 from hydroda.cycle import trajectory
 from hydroda.models.model import from_unit, to_unit
-from hydroda.reproduction.pauwels2013.record import MODEL, Record
+from hydroda.reproduction.pauwels2013.record import MODEL, SPIN_UP, Record
 from hydroda.search import HOPELESS, minimised
 
-SPIN_UP = 365
 INERTIA, PULL = 0.7298, 1.4962  # Clerc & Kennedy (2002)
-TABLE = MODEL.parameters
+STEEPEST = 0.8  # share of the fast store that a day at capacity may drain; beyond, the explicit step overshoots
+TABLE = tuple(
+    replace(p, upper=1.5) if p.name == "fast_shape" else p for p in MODEL.parameters
+)  # floods must not either
 Loss = Callable[[np.ndarray], np.ndarray]
 
 
@@ -45,7 +48,9 @@ def loss_of(record: Record) -> Loss:
             for i, x in enumerate(trajectory(MODEL, MODEL.start(p), record.forcing.unsqueeze(1), p)):
                 if seen[i]:
                     total += (MODEL.discharge(x, p)[0, :, 0] - target[i]).square()
-        return (total / seen.sum() / variance).numpy()
+        *_, rate, capacity, shape = values.T
+        drained = 24.0 * rate * shape / capacity
+        return np.where(drained < STEEPEST, (total / seen.sum() / variance).numpy(), HOPELESS)
 
     return loss
 

@@ -18,8 +18,18 @@ from hydroda.cycle import trajectory
 from hydroda.filters.bias import divided_by
 from hydroda.filters.ensemble import enkf
 from hydroda.filters.noise import Noise
-from hydroda.filters.recipe import Hour, System
-from hydroda.reproduction.pauwels2013.record import FLOW, HERE, MEMBERS, MODEL, SEED, Record, parameters, weather
+from hydroda.filters.recipe import Filter, Hour, System
+from hydroda.reproduction.pauwels2013.record import (
+    FLOW,
+    HERE,
+    MEMBERS,
+    MODEL,
+    SEED,
+    SPIN_UP,
+    Record,
+    parameters,
+    weather,
+)
 
 WEEK = 7  # days between observations
 SIGMA = 0.1  # m³/s, error of the gauge
@@ -27,8 +37,7 @@ YEAR = 365.25  # days, the period of biases that change
 STORAGE_BIAS = torch.tensor([20.0, 0.4, 0.2], dtype=torch.float64)  # mm on S, S1, S2
 STORAGE_SWING = torch.tensor([10.0, 0.2, 0.1], dtype=torch.float64)
 GAUGE_BIAS, GAUGE_SWING = 0.5, 0.25  # m³/s
-SPIN_UP = 365  # days of the unperturbed model before the ensemble, which then has its own
-SETTLE = 365
+SETTLE = 365  # days that are not scored: the ensemble spreads, the biases are found
 BIASED = {1: (False, True), 2: (True, True), 3: (True, False)}  # forecast, gauge
 
 
@@ -114,11 +123,13 @@ def run(record: Record, rows: Sequence[Row], observation: Tensor, size: float, p
                 innovation = torch.where(seen, update.innovation[:, 0], torch.nan)
                 normalised = innovation / update.innovation_cov[:, 0, 0].sqrt()
             flow = made.observe(belief).mean - belief.gauge[:, 0]
-            kept.append((belief.mean[:, 0], flow[:, 0], belief.bias[:, 0], belief.gauge[:, 0, 0], innovation, normalised))
+            kept.append(
+                (belief.mean[:, 0], flow[:, 0], belief.bias[:, 0], belief.gauge[:, 0, 0], innovation, normalised)
+            )
     return Run(*(torch.stack(part) for part in zip(*kept, strict=True)))
 
 
-def _filter(rows: Sequence[Row], own: Tensor):
+def _filter(rows: Sequence[Row], own: Tensor) -> Filter:
     """The two-stage filter of all rows over the EnKF; the model error is that of perturbed parameters and weather."""
 
     def column(values: Sequence[float]) -> Tensor:
