@@ -119,10 +119,9 @@ def _synthetic(record: Record, size: float, progress: Progress) -> tuple[str, di
         f"{tables.table4(changes, bests)}\nWith the paper's pair:\n\n{tables.table4(changes, pairs)}\n"
     )
     constant = bests[0]
-    opened = errors[Row(2, False, open_loop=True)] / np.array([1.0, 1.0, 1.0, FLOW])
-    parts.append(
-        f"Open loop of experiment 2, rmse: {', '.join(f'{value:.3g}' for value in opened)} (mm, mm, mm, m³/s).\n\n"
-    )
+    opened = errors[Row(2, False, open_loop=True)] / np.array([1.0, 1.0, 1.0, FLOW, FLOW])
+    told = ", ".join(f"{value:.3g} {unit}" for value, unit in zip(opened, ("mm",) * 3 + ("m³/s",) * 2, strict=True))
+    parts.append(f"Open loop of experiment 2, rmse of {', '.join(tables.COLUMNS)}: {told}.\n\n")
     return "".join(parts), {
         "storages": figures.storages(rows, constant, found, truth),
         "discharges": figures.discharges(record.day, rows, constant, found, truth),

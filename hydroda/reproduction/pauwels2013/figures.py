@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib.dates import YearLocator
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter
 
 from hydroda.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, STYLE, VERMILLION, legend
 from hydroda.reproduction.pauwels2013.record import FLOW
@@ -14,7 +17,7 @@ from hydroda.reproduction.pauwels2013.study import SETTLE, WEEK, Row, Run, World
 
 STORES = ("S", "S1", "S2")
 LOOKS = {"open loop": GREY, "bias-unaware": ORANGE, "bias-aware": BLUE}
-SHOWN = 365  # days of the hydrographs
+SHOWN = 180  # days of the hydrographs
 
 
 def _places(rows: Sequence[Row], best: Row, experiment: int) -> dict[str, int]:
@@ -47,7 +50,7 @@ def storages(rows: Sequence[Row], best: Row, found: Run, truth: World) -> Figure
 
 
 def discharges(day: np.ndarray, rows: Sequence[Row], best: Row, found: Run, truth: World) -> Figure:
-    """A year of discharge in each experiment: truth, what the gauge read, and the estimates without its bias."""
+    """Half a year of discharge in each experiment: truth, what the gauge read, and the estimates without its bias."""
     span = slice(SETTLE, SETTLE + SHOWN)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 7.6), layout="constrained")
@@ -62,6 +65,8 @@ def discharges(day: np.ndarray, rows: Sequence[Row], best: Row, found: Run, trut
             axes.plot(day[span], seen, ".", color=VERMILLION, markersize=4, label="observed, biased where the gauge is")
             axes.set_title(f"experiment {i + 1}")
             axes.set_ylabel("discharge [m³/s]")
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         legend(figure, panels[0], 5)
     return figure
 
@@ -82,6 +87,7 @@ def biases(day: np.ndarray, rows: Sequence[Row], bests: Sequence[Row], found: Ru
                 axes.plot(day, true[:, i], color=INK, linewidth=1.0, label="true")
                 axes.plot(day, estimate[:, i], color=BLUE, linewidth=1.4, label="estimated")
                 axes.set_ylabel(name)
+                axes.xaxis.set_major_locator(YearLocator())
             kind = "sinusoidal" if best.sinusoidal else "constant"
             panels[0, j].set_title(f"experiment 2, {kind} biases, γ = {best.gamma:g}, κ = {best.kappa:g}")
         legend(figure, panels[0, 0], 2)
@@ -107,9 +113,7 @@ def shares(scan: Scan) -> Figure:
                     colour = "white" if value > 0.6 * min(np.nanmax(grid), 1.5) else INK
                     axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7.5, color=colour)
             at = divmod(best, len(KAPPAS))
-            axes.add_patch(
-                matplotlib.patches.Rectangle((at[1] - 0.5, at[0] - 0.5), 1, 1, fill=False, edgecolor=VERMILLION, lw=2)
-            )
+            axes.add_patch(Rectangle((at[1] - 0.5, at[0] - 0.5), 1, 1, fill=False, edgecolor=VERMILLION, lw=2))
             axes.set_xticks(range(len(KAPPAS)), [f"{kappa:g}" for kappa in KAPPAS])
             axes.set_yticks(range(len(GAMMAS)), [f"{gamma:g}" for gamma in GAMMAS])
             axes.set_xlabel("κ, gauge ratio")

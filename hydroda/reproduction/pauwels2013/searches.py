@@ -18,9 +18,8 @@ from hydroda.search import HOPELESS, minimised
 
 INERTIA, PULL = 0.7298, 1.4962  # Clerc & Kennedy (2002)
 STEEPEST = 0.8  # share of the fast store that a day at capacity may drain; beyond, the explicit step overshoots
-TABLE = tuple(
-    replace(p, upper=1.5) if p.name == "fast_shape" else p for p in MODEL.parameters
-)  # floods must not either
+# with a larger ψ a flood beyond the capacity overshoots likewise
+TABLE = tuple(replace(p, upper=1.5) if p.name == "fast_shape" else p for p in MODEL.parameters)
 Loss = Callable[[np.ndarray], np.ndarray]
 
 
@@ -35,22 +34,25 @@ class Searched(NamedTuple):
 
 
 def loss_of(record: Record) -> Loss:
-    """1 − NSE of daily discharge of parameter sets (k, parameter), the first year filling the stores."""
-    seen = np.isfinite(record.observed)
-    seen[:SPIN_UP] = False
-    target = torch.from_numpy(record.observed)
-    variance = float(np.var(record.observed[seen]))
+    """1 − NSE of daily discharge of parameter sets (k, parameter): years side by side, each filled by that before."""
+    years = len(record.day) // SPIN_UP - 1
+    at = np.arange(2 * SPIN_UP)[:, None] + SPIN_UP * np.arange(years)
+    forcing, target = record.forcing[at], record.observed[at]
+    target[:SPIN_UP] = np.nan
+    variance = np.nanvar(target)
+    aim, seen = torch.from_numpy(target).unsqueeze(-1), torch.from_numpy(np.isfinite(target)).unsqueeze(-1)
 
     def loss(values: np.ndarray) -> np.ndarray:
         p = torch.from_numpy(values).unsqueeze(0)
-        total = torch.zeros(len(values), dtype=p.dtype)
+        total = torch.zeros(years, len(values), dtype=p.dtype)
         with torch.inference_mode():
-            for i, x in enumerate(trajectory(MODEL, MODEL.start(p), record.forcing.unsqueeze(1), p)):
-                if seen[i]:
-                    total += (MODEL.discharge(x, p)[0, :, 0] - target[i]).square()
+            start = MODEL.start(p).expand(years, -1, -1)
+            for i, x in enumerate(trajectory(MODEL, start, forcing, p)):
+                if i >= SPIN_UP:
+                    total += torch.where(seen[i], MODEL.discharge(x, p)[..., 0] - aim[i], 0.0).square()
         *_, rate, capacity, shape = values.T
         drained = 24.0 * rate * shape / capacity
-        return np.where(drained < STEEPEST, (total / seen.sum() / variance).numpy(), HOPELESS)
+        return np.where(drained < STEEPEST, (total.sum(0) / seen.sum() / variance).numpy(), HOPELESS)
 
     return loss
 

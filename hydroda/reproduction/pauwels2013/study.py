@@ -145,7 +145,8 @@ def _filter(rows: Sequence[Row], own: Tensor) -> Filter:
 
 
 def rmse(found: Run, truth: World) -> Tensor:
-    """(c, 4): of S, S1, S2 [mm] and of the discharge [mm/h], after the ensemble has settled."""
-    storages = (found.storages - truth.storages)[SETTLE:].square().mean(0).sqrt()
-    flow = (found.discharge - truth.discharge)[SETTLE:].square().mean(0).sqrt()
-    return torch.cat((storages, flow.unsqueeze(-1)), -1)
+    """(c, 5): of S, S1, S2 [mm], of the discharge and of what the gauge reads of it [mm/h], after `SETTLE`."""
+    wrong = found.discharge - truth.discharge
+    read = wrong + found.gauge - truth.gauge_bias
+    every = torch.cat((found.storages - truth.storages, wrong.unsqueeze(-1), read.unsqueeze(-1)), -1)
+    return every[SETTLE:].square().mean(0).sqrt()
