@@ -96,22 +96,19 @@ def biases(day: np.ndarray, rows: Sequence[Row], bests: Sequence[Row], found: Ru
 
 def shares(scan: Scan) -> Figure:
     """How every pair (γ, κ) was judged."""
-    names = (
-        "|mean| / σ of innovations",
-        "autocorrelation of innovations",
-        "σ of gauge bias / σ of innovations",
-        "loss",
-    )
+    names = "|mean| of innovations", "their autocorrelation", "gauge bias", "store bias", "loss"
     best = scan.rows.index(scan.best)
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(10.0, 7.0), layout="constrained")
-        for axes, name, values in zip(figure.subplots(2, 2).flat, names, scan.judged, strict=True):
+        figure = Figure(figsize=(11.0, 6.4), layout="constrained")
+        panels = figure.subplots(2, 3)
+        panels[1, 2].set_axis_off()
+        for axes, name, values in zip(panels.flat, names, scan.judged, strict=False):
             grid = np.abs(values).reshape(len(GAMMAS), len(KAPPAS))
             axes.imshow(grid, cmap="Blues", vmin=0.0, vmax=min(np.nanmax(grid), 1.5), aspect="auto")
             for i, line in enumerate(grid):
                 for j, value in enumerate(line):
                     colour = "white" if value > 0.6 * min(np.nanmax(grid), 1.5) else INK
-                    axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7.5, color=colour)
+                    axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=colour)
             at = divmod(best, len(KAPPAS))
             axes.add_patch(Rectangle((at[1] - 0.5, at[0] - 0.5), 1, 1, fill=False, edgecolor=VERMILLION, lw=2))
             axes.set_xticks(range(len(KAPPAS)), [f"{kappa:g}" for kappa in KAPPAS])

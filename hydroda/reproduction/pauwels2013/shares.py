@@ -14,7 +14,7 @@ KAPPAS = (0.0, 0.03, 0.05, 0.1, 0.3, 1.0, 10.0, 100.0)
 
 
 class Scan(NamedTuple):
-    """Pairs (γ, κ) as rows, how each was judged, its run, and the best pair."""
+    """Pairs (γ, κ) as rows, how each was judged, its run, and the best pair of those that estimate both biases."""
 
     rows: list[Row]
     judged: Judged
@@ -28,6 +28,9 @@ def scan(
     """The pairs of a grid on the weekly observations (T, 1) of experiment 2, or of the real river."""
     rows = [Row(2, sinusoidal, gamma, kappa) for gamma in GAMMAS for kappa in KAPPAS]
     found = run(record, rows, observation.expand(-1, len(rows)), size, p)
-    parts = (part[SETTLE:].numpy() for part in (found.innovation, found.normalised, found.gauge))
+    parts = (
+        part[SETTLE:].numpy() for part in (found.innovation, found.normalised, found.gauge, found.bias, found.storages)
+    )
     how = judged(*parts)
-    return Scan(rows, how, found, rows[int(np.nanargmin(how.loss))])
+    both = np.array([row.gamma < 1.0 and row.kappa > 0.0 for row in rows])
+    return Scan(rows, how, found, rows[int(np.nanargmin(np.where(both, how.loss, np.nan)))])

@@ -122,10 +122,9 @@ def run(record: Record, rows: Sequence[Row], observation: Tensor, size: float, p
                 seen = update.seen[:, 0]
                 innovation = torch.where(seen, update.innovation[:, 0], torch.nan)
                 normalised = innovation / update.innovation_cov[:, 0, 0].sqrt()
-            flow = made.observe(belief).mean - belief.gauge[:, 0]
-            kept.append(
-                (belief.mean[:, 0], flow[:, 0], belief.bias[:, 0], belief.gauge[:, 0, 0], innovation, normalised)
-            )
+            flow = (made.observe(belief).mean - belief.gauge[:, 0])[:, 0]
+            own = belief.mean[:, 0], flow, belief.bias[:, 0], belief.gauge[:, 0, 0]
+            kept.append((*own, innovation, normalised))
     return Run(*(torch.stack(part) for part in zip(*kept, strict=True)))
 
 

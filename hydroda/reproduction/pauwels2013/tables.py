@@ -80,7 +80,7 @@ def shares(scan: Scan, count: int = 5) -> str:
     how = scan.judged
     order = [int(i) for i in np.argsort(how.loss)[:count]]
     order += [i for i, row in enumerate(scan.rows) if row[2:4] in ((1.0, 0.0), (0.1, 100.0)) and i not in order]
-    lines = ["| γ | κ | mean / σ | autocorrelation | bias σ / σ | loss |", "|---:" * 6 + "|"]
+    lines = ["| γ | κ | mean | autocorrelation | gauge bias | store bias | loss |", "|---:" * 7 + "|"]
     for i in order:
         gamma, kappa = scan.rows[i][2:4]
         numbers = " | ".join(f"{part[i]:.2f}" for part in how)
