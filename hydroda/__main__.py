@@ -357,7 +357,7 @@ def drift(
     at: str,
     error: float = 0.15,
     state_fraction: float = 1.0,
-    gauge_ratio: float = 0.01,
+    gauge_ratio: float = 0.003,
     additive: bool = False,
     out: Path = Path("drift.png"),
     common: Common = COMMON,

@@ -156,4 +156,4 @@ def _gauges(path: Path) -> Iterator[Finding]:
     except (netcdf.DamagedFile, FileNotFoundError):
         return
     for told in gauge_bias.outside(newest):
-        yield Finding("warning", told, "compare with a gauging of the station, correct its rating or zero")
+        yield Finding("warning", told, "compare with a gauging; correct the rating, or calibrate the model again")

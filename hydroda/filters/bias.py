@@ -90,7 +90,9 @@ def _corrected(world: System, recipe: Recipe, state: Belief, share: float, hour:
     return recipe.correct(state, predicted, update, r, hour), update
 
 
-def two_stage(build: Build, *, state_fraction: float = 1.0, gauge_ratio: float = 0.01, relative: bool = False) -> Build:
+def two_stage(
+    build: Build, *, state_fraction: float = 1.0, gauge_ratio: float = 0.003, relative: bool = False
+) -> Build:
     """A filter beside which the biases of forecast and gauge are estimated (Pauwels et al. 2013, HESS 17, 3499).
 
     x = x̃ − b^m and y = h(x) + b^o + v: x̃ is what the model integrates. The state has the share γ (`state_fraction`)
