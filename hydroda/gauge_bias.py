@@ -25,7 +25,8 @@ def outside(analysis: xr.Dataset) -> Iterator[str]:
         b, e, q = bias[seen, i], error[seen, i], flow[seen, i]
         if b.size and (np.abs(b) > BAND * e).all() and abs(b.mean()) > SHARE * q.mean():
             side, other = ("high", "low") if b.mean() > 0 else ("low", "high")
+            share = abs(b.mean()) / max(q.mean(), 1e-9)
             yield (
-                f"{station}: the gauge seems to read {abs(b.mean()) / max(q.mean(), 1e-9):.0%} too {side}, or the model "
-                f"is too {other} ({b[-1]:+.3g} ± {e[-1]:.2g} m3/s at {iso(last.time.values[-1])})"
+                f"{station}: the gauge seems to read {share:.0%} too {side}, or the model is too {other} "
+                f"({b[-1]:+.3g} ± {e[-1]:.2g} m3/s at {iso(last.time.values[-1])})"
             )

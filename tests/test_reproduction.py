@@ -37,7 +37,7 @@ def test_the_record_is_read_in_millimetres_an_hour(tmp_path):
     with gzip.open(tmp_path / FILE, "wt") as file:
         file.write("time,precipitation_mm_per_day,pet,discharge\n2009-01-01,2.4,0.48,0.7\n2009-01-02,0.0,1.2,\n")
     found = read(tmp_path)
-    assert found.forcing.tolist() == [[0.1, pytest.approx(0.02)], [0.0, pytest.approx(0.05)]]
+    assert found.forcing.numpy() == pytest.approx(np.array([[0.1, 0.02], [0.0, 0.05]]))
     assert found.observed[0] == pytest.approx(0.7 * 3.6 / 114.3) and np.isnan(found.observed[1])
     assert len(found.part("2009-01-02", "2010-01-01").day) == 1
 
@@ -141,7 +141,7 @@ def test_directions_are_said_sign_by_sign():
     changes = {Row(e, False): worse for e in (1, 2, 3)} | {best._replace(experiment=e): better for e in (1, 2, 3)}
     changes |= {best._replace(kappa=0.0): worse}
     told = tables.directions(changes, best)
-    assert told.count("- holds") == len(told.splitlines()) == 22
+    assert told.count("- holds") == len(told.splitlines()) == 18
     changes[best._replace(experiment=3)] = np.array([1.0, -5.0, 20.0, -5.0, -5.0])
     assert "DOES NOT HOLD: experiment 3, S2: bias-aware better" in tables.directions(changes, best)
     assert "| | paper | +394.8 → -82.0 |" in tables.table3(changes, best).replace("|  |", "| |")

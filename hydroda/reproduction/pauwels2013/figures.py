@@ -67,6 +67,7 @@ def discharges(day: np.ndarray, rows: Sequence[Row], best: Row, found: Run, trut
             axes.set_ylabel("discharge [m³/s]")
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         legend(figure, panels[0], 5)
     return figure
 
