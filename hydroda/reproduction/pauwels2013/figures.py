@@ -169,7 +169,7 @@ def in_situ(day: np.ndarray, observed: np.ndarray, names: Sequence[str], found: 
         top.plot(day[span], observed[span] / FLOW, color=INK, linewidth=0.8, label="gauge")
         top.plot(
             day[span],
-            np.where(np.isfinite(found.innovation[span, 1]), observed[span], np.nan) / FLOW,
+            np.where(np.isfinite(found.innovation[span, 1].numpy()), observed[span], np.nan) / FLOW,
             ".",
             color=VERMILLION,
             markersize=5,
