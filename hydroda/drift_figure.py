@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
+from matplotlib.dates import AutoDateLocator
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
 
 COLOURS = (ORANGE, BLUE)
 SHOWN = (1, 3, 6, 12, 24)
+DAY = 24
 
 
 def figure(trial: "Trial") -> Figure:
     """Error by lead of every filter, and the gauge's bias over discharge beside the true one."""
-    time = trial.hours[::6]
+    time = trial.hours[: trial.hours.size // DAY * DAY : DAY]
+    share, error, right_share = (_daily(part) for part in (trial.share, trial.share_error, trial.share_right))
     with matplotlib.rc_context(STYLE):
         picture = Figure(figsize=(10.0, 4.6), layout="constrained")
         left, right = picture.subplots(1, 2, width_ratios=[1, 1.3])
@@ -31,17 +34,21 @@ def figure(trial: "Trial") -> Figure:
         left.set_ylabel("rmse against the right gauge [m³/s]")
         left.set_ylim(bottom=0.0)
         left.set_title(f"{trial.station}: forecasts issued after the gauge goes wrong")
-        share, error = trial.share[::6], 2.0 * trial.share_error[::6]
-        right.fill_between(time, share - error, share + error, color=BLUE, alpha=0.2, linewidth=0)
+        right.fill_between(time, share - 2.0 * error, share + 2.0 * error, color=BLUE, alpha=0.2, linewidth=0)
         right.plot(time, share, color=BLUE, linewidth=1.6)
-        right.plot(time, trial.share_right[::6], color=BLUE, linewidth=1.2, linestyle=":")
-        right.plot(time, np.where(time >= trial.at, trial.error, 0.0), color=INK, linewidth=1.2, label="true bias")
+        right.plot(time, right_share, color=BLUE, linewidth=1.2, linestyle=":")
+        right.plot(time, np.where(time >= trial.at, trial.error, 0.0), color=INK, linewidth=1.2)
         right.yaxis.set_major_formatter(PercentFormatter(1.0))
+        right.xaxis.set_major_locator(AutoDateLocator(maxticks=6))
         right.set_title("bias of the gauge over discharge, ± 2 standard errors")
-        handles = dict(zip(*reversed(right.get_legend_handles_labels()), strict=True))
-        left.plot([], [], color=handles["true bias"].get_color(), linewidth=1.2, label="true bias")
+        left.plot([], [], color=INK, linewidth=1.2, label="true bias")
         legend(picture, left, 3)
     return picture
+
+
+def _daily(values: np.ndarray) -> np.ndarray:
+    """The median of every day."""
+    return np.median(values[: values.size // DAY * DAY].reshape(-1, DAY), axis=1)
 
 
 def table(trial: "Trial") -> str:
