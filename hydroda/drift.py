@@ -5,7 +5,6 @@ filter of the settings and by the same beside which the bias of the gauge is est
 weather and are judged by the gauge as it is. Nothing of the deployment changes.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +17,7 @@ from hydroda.cycle import Batch, Moment, assimilate, rollout, trajectory
 from hydroda.filters.beliefs import Belief, joined
 from hydroda.filters.bias import two_stage
 from hydroda.groups import grouped
+from hydroda.progress import Progress
 from hydroda.schema import LEADS, hours
 from hydroda.settings import Settings
 from hydroda.start import number
@@ -28,7 +28,6 @@ ROWS = 4096  # forecasts rolled out together
 PLAIN, AWARE = "filter of the settings", "with the gauge's bias estimated"
 RIGHT, WRONG = ", gauge right", ", gauge wrong"
 OPEN_LOOP = "open loop"
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import torch
 from test_filters import Twin, alike, close, gauges, river, run, same, start, with_gaps
 
 from hydroda.filters import bias, ensemble, linear, mixed, reduced, sigma
-from hydroda.filters.beliefs import Ensemble, Gaussian, TwoBiases, built, kind, mapped, named
+from hydroda.filters.beliefs import Ensemble, Gaussian, mapped, named
+from hydroda.filters.nested import TwoBiases, built, kind
 from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Build, Hour, System
 

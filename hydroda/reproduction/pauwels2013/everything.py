@@ -1,6 +1,5 @@
 """The whole study in one call: synthetic experiments, the choice of γ and κ, calibration of HBV, the real river."""
 
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hydroda import drawing, files
+from hydroda.progress import Progress
 from hydroda.reproduction.pauwels2013 import figures, in_situ, searches, shares, study, tables
 from hydroda.reproduction.pauwels2013.record import FLOW, MEMBERS, Record, read, tuned_size
 from hydroda.reproduction.pauwels2013.study import Row
@@ -18,7 +18,6 @@ CALIBRATED, OTHER = ("2009-01-01", "2013-12-31"), ("2013-01-01", "2018-12-31")
 EFFORT, QUICK = {"generations": 40, "population": 120}, {"generations": 8, "population": 60}
 PAPER = (0.1, 100.0)  # γ and κ of the paper
 NARROW, NARROW_PAIR = 1.0 / 3.0, (0.95, 0.1)  # of the spread: an ensemble that does not drown the biases, and its pair
-Progress = Callable[[float, str], None]
 
 
 class Made(NamedTuple):
