@@ -115,7 +115,7 @@ def compared(record: Record, *, generations: int = 60, population: int = 60, see
         def loss(z: np.ndarray, tried: list[tuple[np.ndarray, np.ndarray]] = tried) -> np.ndarray:
             value = judge(from_unit(TABLE, z))
             value = np.where(np.isfinite(value), value, HOPELESS)
-            tried.append((z, value))
+            tried.append((np.array(z), value.copy()))  # a search may go on writing into its own
             return value
 
         try:
