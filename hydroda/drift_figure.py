@@ -39,7 +39,7 @@ def figure(trial: "Trial") -> Figure:
         right.plot(time, right_share, color=BLUE, linewidth=1.2, linestyle=":")
         right.plot(time, np.where(time >= trial.at, trial.error, 0.0), color=INK, linewidth=1.2)
         right.yaxis.set_major_formatter(PercentFormatter(1.0))
-        right.xaxis.set_major_locator(AutoDateLocator(maxticks=6))
+        right.xaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=7))
         right.set_title("bias of the gauge over discharge, ± 2 standard errors")
         left.plot([], [], color=INK, linewidth=1.2, label="true bias")
         legend(picture, left, 3)
