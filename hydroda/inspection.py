@@ -4,13 +4,14 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from hydroda import domain as domains
-from hydroda import netcdf
+from hydroda import gauge_bias, netcdf
 from hydroda.consistency import ENOUGH, Consistency, consistency
 from hydroda.schema import hours
 from hydroda.settings import Catchment, Settings
@@ -107,6 +108,7 @@ def _cycles(settings: Settings, store: Store, now: np.datetime64) -> Iterator[Fi
                 netcdf.read(path)
             except (netcdf.DamagedFile, FileNotFoundError) as error:
                 yield Finding("warning", f"{error}", f"hydroda run --cycle {iso(cycle)} --force makes it again")
+    yield from _gauges(store.product_path("an", cycles[0]))
 
 
 def _analyses(settings: Settings, store: Store) -> Iterator[Finding]:
@@ -145,3 +147,13 @@ def _inconsistent(found: Consistency) -> Iterator[str]:
         yield f"the river is mostly {'higher' if found.mean > 0 else 'lower'} than forecast"
     if not found.white:
         yield "errors follow a pattern: that of one hour foretells the next"
+
+
+def _gauges(path: Path) -> Iterator[Finding]:
+    """Gauges whose bias, where the filter estimates one, is beyond its band in the newest analysis."""
+    try:
+        newest = netcdf.read(path)
+    except (netcdf.DamagedFile, FileNotFoundError):
+        return
+    for told in gauge_bias.outside(newest):
+        yield Finding("warning", told, "compare with a gauging; correct the rating, or calibrate the model again")

@@ -5,6 +5,7 @@ call these and nothing else. Heavy libraries are loaded by the step that needs t
 import importlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from hydroda.operation import Done
 
 log = logging.getLogger(__name__)
+REAL_DATA = "../shared/data"
 OVERLAP = 240 * HOUR  # how far before the newest observation a source is asked again, for what came late
 
 
@@ -243,6 +245,40 @@ def twin(filters: Sequence[str], days: int, folder: Path, *, progress: Progress 
     scores = trial.compare(filters, days=days, progress=progress)
     paths = twin_figures.write(scores, folder)
     return Tried(twin_figures.table(scores), paths, any(score.problem for score in scores))
+
+
+def drift(
+    settings: Settings,
+    station: str,
+    start: np.datetime64,
+    end: np.datetime64,
+    at: np.datetime64,
+    path: Path,
+    *,
+    progress: Progress = silent,
+    **how: Any,
+) -> str:
+    """What a wrong gauge does to forecasts with and without its bias estimated: a table, and a picture in `path`.
+
+    `how` are the other arguments of `drift.tried`. Raises ValueError as that does.
+    """
+    from hydroda import drawing, drift_figure
+    from hydroda import drift as trials
+
+    trial = trials.tried(settings, station, start, end, at, progress=progress, **how)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(path, drawing.png(drift_figure.figure(trial), dpi=100))
+    return drift_figure.table(trial)
+
+
+def reproduce(study: str, folder: Path, *, quick: bool = False, progress: Progress = silent) -> tuple[str, list[Path]]:
+    """A study of the literature made again: its tables in Markdown, and the files. Raises FileNotFoundError without the
+    data it needs, which are in the folder that HYDRODA_REAL_DATA names."""
+    made = importlib.import_module(f"hydroda.reproduction.{study}.everything")
+    text, paths = made.reproduce(
+        Path(os.environ.get("HYDRODA_REAL_DATA", REAL_DATA)), folder, quick=quick, progress=progress
+    )
+    return text, paths
 
 
 def score_table(path: Path, *, all_leads: bool = False) -> str:

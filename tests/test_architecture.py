@@ -19,9 +19,17 @@ TORCH = {
     "observability",
     "twin",
     "trial",
+    "reproduction.pauwels2013.record",
+    "reproduction.pauwels2013.study",
+    "reproduction.pauwels2013.shares",
+    "reproduction.pauwels2013.searches",
+    "reproduction.pauwels2013.in_situ",
+    "reproduction.pauwels2013.tables",
+    "reproduction.pauwels2013.figures",
+    "reproduction.pauwels2013.everything",
 }  # and all of filters and models
 # where the numerics meet the store; loaded by steps in need
-MEETING = {"comparison", "start", "operation", "hindcasting", "fitting"}
+MEETING = {"comparison", "start", "operation", "hindcasting", "fitting", "drift"}
 FAMILY_TOOLS = {"recipe", "beliefs", "nested", "algebra", "noise"}
 
 

@@ -490,11 +490,13 @@ BELIEFS: dict[str, Callable] = {
     "Particles": particle.bootstrap,
     "WithBias:Gaussian": bias.aware(sigma.ukf),
     "WithBias:SquareRoot": bias.aware(sigma.srukf, variant="online"),
+    "TwoBiases:Ensemble": bias.two_stage(ENSEMBLE, state_fraction=0.7, gauge_ratio=0.5),
     "Separate:Gaussian": partial(
         bias.friedland, on_state=ON_STATE, on_gauge=0 * ON_STATE[:, :2], cov=torch.ones(1, 1, 1, dtype=torch.float64)
     ),
     "Steady:Ensemble": reduce.steady(ENSEMBLE, warm_up=24),
     "Adaptive:PartlyOrthogonal": adaptive.desroziers(partial(mixed.poenkf, rank=2)),
+    "Adaptive:TwoBiases:Gaussian": adaptive.desroziers(bias.two_stage(sigma.ukf)),
     "Adaptive:WithBias:Ensemble": adaptive.desroziers(bias.aware(ENSEMBLE)),
 }
 

@@ -167,6 +167,18 @@ FILTERS = {
             "shrinks": "its gain is too small for the covariance, by intent",
         },
     ),
+    "bias.two_stage": Row(bias.two_stage(sigma.ukf, state_fraction=1.0, gauge_ratio=0.0), not_for=TABLE),
+    "bias.two_stage(0.7, 0.5)": Row(
+        bias.two_stage(sigma.ukf, state_fraction=0.7, gauge_ratio=0.5),
+        not_for=TABLE
+        | {
+            "is_the_kalman_filter": "it takes a share of every error for a bias",
+            "average_to_the_number": "S is that of biases that are known",
+            "certainly_empty": "it takes a share of every error for a bias",
+            "either_order": "a second observation finds other biases",
+            "perfect_one": "a share of a perfect observation goes to the biases",
+        },
+    ),
     "coloured.coloured": Row(
         coloured.coloured(sigma.ukf, model=torch.full((1, 1, 1), 0.7, dtype=torch.float64)), not_for=LARGER
     ),

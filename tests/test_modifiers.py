@@ -24,8 +24,14 @@ from hydroda.models.hbv import hourly
 
 WEIGHING = pytest.mark.parametrize(
     "modifier",
-    [reduce.inflated, reduce.steady, bias.aware, lambda build: reduce.simplified(build, lambda x, u: x)],
-    ids=["inflated", "steady", "aware", "simplified"],
+    [
+        reduce.inflated,
+        reduce.steady,
+        bias.aware,
+        bias.two_stage,
+        lambda build: reduce.simplified(build, lambda x, u: x),
+    ],
+    ids=["inflated", "steady", "aware", "two_stage", "simplified"],
 )
 GAPS = with_gaps(gauges(bent=0.1))
 

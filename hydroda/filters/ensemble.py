@@ -24,7 +24,7 @@ def enkf(system: System, *, members: int = 40) -> Filter:
 
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Ensemble:
         draws = hour.noise.normal("observation error", belief.members.shape[1], r.shape[-1]).to(r)
-        e = draws @ transposed(root(r))
+        e = draws @ transposed(root(update.observation_cov))
         target = update.innovation.unsqueeze(-2) + e - e.mean(1, keepdim=True) - _seen(belief, predicted)
         return Ensemble(belief.members + product(target, update.gain))
 

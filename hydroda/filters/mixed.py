@@ -35,7 +35,7 @@ def poenkf(system: System, *, rank: int = 3, members: int = 20, scaled: bool = T
         return PartlyOrthogonal(mean, factor, others + draws @ transposed(error), share)
 
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> PartlyOrthogonal:
-        k, e = update.gain, root(r)
+        k, e = update.gain, root(update.observation_cov)
         factor, _, share = split(_kept(belief, predicted, k, e), rank, scaled)
         draws = hour.noise.normal("observation error", members, e.shape[-1]).to(e)
         target = update.innovation.unsqueeze(-2) + draws @ transposed(e) - _seen(system, belief, update)
@@ -69,7 +69,7 @@ def coffee(system: System, *, rank: int = 3, members: int = 20, scaled: bool = T
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Mixed:
         k = update.gain
         others = belief.members + update.shift - product(_seen(system, belief, update), k)
-        every = _kept(belief, predicted, k, root(r))
+        every = _kept(belief, predicted, k, root(update.observation_cov))
         return divided(belief.mean + update.shift, every, others, hour.noise, "observation error")
 
     return assemble(system, Recipe(init, forecast, by_columns(system), kalman_gain, correct))

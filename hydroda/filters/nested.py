@@ -37,6 +37,44 @@ class WithBias:
 
 
 @dataclass(frozen=True)
+class TwoBiases:
+    """A belief about the biased state a model integrates, the bias of that state (c, 1, n) and of what gauges read
+    (c, 1, q), each with a covariance: positive is too high. The second is in units of `scale` (c, 1, q), one or flow.
+    """
+
+    state: Belief
+    bias: Tensor
+    bias_cov: Tensor
+    share: Tensor
+    share_cov: Tensor
+    scale: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """(c, 1, n), without the bias."""
+        return self.state.mean - self.bias
+
+    @property
+    def cov(self) -> Tensor:
+        """(c, n, n)."""
+        return self.state.cov
+
+    @property
+    def gauge(self) -> Tensor:
+        """The bias (c, 1, q) of what gauges read, in the unit of observations."""
+        return self.share * self.scale
+
+    @property
+    def gauge_error(self) -> Tensor:
+        """Its standard deviation (c, 1, q)."""
+        return self.share_cov.diagonal(dim1=-2, dim2=-1).unsqueeze(-2).sqrt() * self.scale
+
+    def shifted(self, d: Tensor) -> "TwoBiases":
+        """The belief with its state moved by d (c, 1, n)."""
+        return replace(self, state=self.state.shifted(d))
+
+
+@dataclass(frozen=True)
 class Separate:
     """A Gaussian belief that knows nothing of a constant bias b, the bias (c, 1, k) with its covariance (c, k, k), and
     V (c, n, k): what the bias has done to the state."""
@@ -108,7 +146,7 @@ class Adaptive:
 
 
 PLAIN = (Gaussian, SquareRoot, Ensemble, Mixed, PartlyOrthogonal, Particles)
-KINDS: Mapping[str, type] = {made.__name__: made for made in (*PLAIN, WithBias, Separate, Steady, Adaptive)}
+KINDS: Mapping[str, type] = {made.__name__: made for made in (*PLAIN, WithBias, TwoBiases, Separate, Steady, Adaptive)}
 
 
 def kind(belief: Belief) -> str:

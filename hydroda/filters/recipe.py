@@ -126,6 +126,9 @@ class Recipe:
     observe(belief) → Predicted
     gain(belief, predicted, innovation, R) → K (c, n, q)
     correct(belief, predicted, update, R, hour) → belief
+
+    R is the error the gain reckons with, as a transform of members must; `update.observation_cov` is that of the
+    observation, which a gain of any other size lets in. They differ where a modifier says so only.
     """
 
     init: Callable[[Tensor, Tensor, Noise], Belief]

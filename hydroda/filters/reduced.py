@@ -40,7 +40,7 @@ def rrsqrt(system: System, *, rank: int = 4, scaled: bool = True, step: float = 
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> SquareRoot:
         assert predicted.root is not None
         left = belief.factor - update.gain @ predicted.root
-        every = torch.cat((left, product(update.gain, transposed(root(r)))), -1)
+        every = torch.cat((left, product(update.gain, transposed(root(update.observation_cov)))), -1)
         return _cut(belief.mean + update.shift, every, rank, scaled)
 
     return assemble(system, Recipe(init, forecast, by_columns(system, step), kalman_gain, correct))
