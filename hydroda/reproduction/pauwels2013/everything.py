@@ -82,12 +82,12 @@ def _bytes(figure: Figure) -> bytes:
 def _synthetic(record: Record, size: float, progress: Progress) -> tuple[str, dict[str, Figure]]:
     """Tables and pictures of the synthetic experiments."""
     scans = []
-    for i, kind in enumerate((False, True)):
+    for i, sinusoidal in enumerate((False, True)):
         progress(0.3 * i, "choosing γ and κ")
-        observed = study.world(record, [Row(2, kind)]).observation
-        scans.append(shares.scan(record, observed, size, sinusoidal=kind))
+        observed = study.world(record, [Row(2, sinusoidal)]).observation
+        scans.append(shares.scan(record, observed, size, sinusoidal=sinusoidal))
     bests = [scan.best for scan in scans]
-    rows = []
+    rows: list[Row] = []
     for best, experiment in product(bests, study.BIASED):
         own = Row(experiment, best.sinusoidal)
         pair = own._replace(gamma=PAPER[0], kappa=PAPER[1])
@@ -118,10 +118,10 @@ def _synthetic(record: Record, size: float, progress: Progress) -> tuple[str, di
     parts.append(f"Open loop of experiment 2, rmse of {', '.join(tables.COLUMNS)}: {told}.\n\n")
     progress(0.9, "a narrow ensemble")
     pair = Row(2, False, *NARROW_PAIR)
-    own = [
-        row for e in study.BIASED for row in (Row(e, False), Row(e, False, open_loop=True), pair._replace(experiment=e))
-    ]
-    changes = _changes(record, [*own, pair._replace(kappa=0.0)], NARROW * size)[-1]
+    few = [pair._replace(kappa=0.0)]
+    for experiment in study.BIASED:
+        few += [Row(experiment, False), Row(experiment, False, open_loop=True), pair._replace(experiment=experiment)]
+    changes = _changes(record, few, NARROW * size)[-1]
     parts.append(
         f"## A third of the spread, constant biases, γ = {pair.gamma:g}, κ = {pair.kappa:g}\n\n"
         f"{tables.table3(changes, pair)}\n{tables.directions(changes, pair)}\n"

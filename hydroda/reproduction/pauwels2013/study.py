@@ -123,8 +123,8 @@ def run(record: Record, rows: Sequence[Row], observation: Tensor, size: float, p
                 innovation = torch.where(seen, update.innovation[:, 0], torch.nan)
                 normalised = innovation / update.innovation_cov[:, 0, 0].sqrt()
             flow = (made.observe(belief).mean - belief.gauge[:, 0])[:, 0]
-            own = belief.mean[:, 0], flow, belief.bias[:, 0], belief.gauge[:, 0, 0]
-            kept.append((*own, innovation, normalised))
+            day = belief.mean[:, 0], flow, belief.bias[:, 0], belief.gauge[:, 0, 0], innovation, normalised
+            kept.append(day)
     return Run(*(torch.stack(part) for part in zip(*kept, strict=True)))
 
 
