@@ -264,10 +264,94 @@ class Adaptive:
         return replace(self, state=self.state.shifted(d))
 
 
+@dataclass(frozen=True)
+class Point:
+    """A mean (c, 1, n) of a filter that knows nothing of its error: the covariance is NaN, so that nobody takes it for
+    certainty."""
+
+    mean: Tensor
+
+    @property
+    def cov(self) -> Tensor:
+        """(c, n, n), NaN."""
+        return torch.full_like(self.mean.transpose(-1, -2) * self.mean, torch.nan)
+
+    def shifted(self, d: Tensor) -> "Point":
+        """The belief with its mean moved by d (c, 1, n)."""
+        return Point(self.mean + d)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A belief, and what a network is told of the past: the forecast of this hour and the analysis of the hour before
+    (c, 1, n), how that differed from its own forecast (`correction`) and from the analysis before it (`change`), the
+    last observation (c, q), and the memory of the network (c, 1, k)."""
+
+    state: "Belief"
+    prior: Tensor
+    analysed: Tensor
+    correction: Tensor
+    change: Tensor
+    observation: Tensor
+    memory: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """(c, 1, n)."""
+        return self.state.mean
+
+    @property
+    def cov(self) -> Tensor:
+        """(c, n, n)."""
+        return self.state.cov
+
+    def shifted(self, d: Tensor) -> "Learned":
+        """The belief with its mean moved by d (c, 1, n)."""
+        return replace(self, state=self.state.shifted(d))
+
+    def moved(self, state: "Belief") -> "Learned":
+        """The belief an hour later, when the model has made `state` of it."""
+        return replace(
+            self,
+            state=state,
+            prior=state.mean,
+            analysed=self.mean,
+            correction=self.mean - self.prior,
+            change=self.mean - self.analysed,
+        )
+
+
+@dataclass(frozen=True)
+class GaussianSum:
+    """Means (c, N, n) and covariances (c, N, n, n) of Gaussians, with the logarithms (c, N) of weights that sum to
+    one."""
+
+    means: Tensor
+    covs: Tensor
+    log_weights: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """(c, 1, n)."""
+        return (self.log_weights.exp().unsqueeze(-1) * self.means).sum(1, keepdim=True)
+
+    @property
+    def cov(self) -> Tensor:
+        """(c, n, n), the spread of the means included."""
+        a = self.means - self.mean
+        spread = a.unsqueeze(-1) * a.unsqueeze(-2)
+        return (self.log_weights.exp()[..., None, None] * (self.covs + spread)).sum(1)
+
+    def shifted(self, d: Tensor) -> "GaussianSum":
+        """The belief with every mean moved by d (c, 1, n)."""
+        return replace(self, means=self.means + d)
+
+
 Belief = Any  # one of the classes above; filters agree on its attributes, not on a common ancestor
-HOLDING = (WithBias, Separate, Steady, Adaptive)
+HOLDING = (WithBias, Separate, Steady, Adaptive, Learned)
 KINDS: Mapping[str, type] = {
-    made.__name__: made for made in (Gaussian, SquareRoot, Ensemble, Mixed, PartlyOrthogonal, Particles, *HOLDING)
+    made.__name__: made
+    for made in (Gaussian, SquareRoot, Ensemble, Mixed, PartlyOrthogonal, Particles, Point, GaussianSum, *HOLDING)
 }
 
 

@@ -1,0 +1,94 @@
+"""Recursive KalmanNet (Mortada et al. 2025, EUSIPCO): a learned gain with a covariance that follows from it.
+
+One network reads the gain, another a root of the noise that an hour adds; Joseph's form carries the covariance between.
+Only the derivatives F and H of the system are used, neither Q nor R.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from hydroda.filters import networks
+from hydroda.filters.algebra import jacobian, symmetric, transposed
+from hydroda.filters.beliefs import Belief, Gaussian, Learned
+from hydroda.filters.networks import Layer, dense, gru, stacked, unstacked
+from hydroda.filters.noise import Noise
+from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble
+
+GAIN, NOISE = "gain", "noise"
+
+
+def initial(state: Tensor, observation: Tensor, seeds: Iterable[int]) -> dict[str, Tensor]:
+    """Untrained weights for the scales of states (net, n) and observations (net, q), a network for each seed.
+
+    Linear(f → 10 f), GRU(→ 10 o), Linear(→ 200 o), Linear(→ o) for f features and o outputs, linear layers a tenth of
+    the usual size, so that the gain begins near zero.
+    """
+    (_, n), q = state.shape, observation.shape[-1]
+    told = 2 * q + q * n + n
+    layers = []
+    for name, out in ((GAIN, n * q), (NOISE, n * (n + 1) // 2)):
+        layers += [
+            Layer(f"{name}.first", told, 10 * told, size=0.1),
+            Layer(f"{name}.memory", 10 * told, 10 * out, recurrent=True),
+            Layer(f"{name}.wide", 10 * out, 200 * out, size=0.1),
+            Layer(f"{name}.last", 200 * out, out, size=0.1),
+        ]
+    memory = torch.zeros(state.shape[0], 10 * (n * q + n * (n + 1) // 2))
+    return networks.weights(layers, seeds, state=state, observation=observation, memory=memory)
+
+
+def recursive_kalmannet(system: System, *, weights: Mapping[str, Tensor]) -> Filter:
+    """P = (I − K H) F P⁻ Fᵀ (I − K H)ᵀ + C Cᵀ with K and the triangle C from networks (eqs 8–12).
+
+    Features are the squares of innovation, change of the observation, H and last correction, each in the scale stored
+    with the weights. A rollout without observations has the covariance F P Fᵀ, since the filter knows of no Q.
+    """
+    like = weights["fixed.memory"]
+
+    def init(mean: Tensor, cov: Tensor, noise: Noise) -> Learned:
+        return networks.begun(weights, Gaussian(mean, cov), mean, system.see(mean)[:, 0])
+
+    def forecast(belief: Belief, hour: Hour) -> Learned:
+        mean = system.move(belief.mean, hour.forcing)
+        f = jacobian(lambda x: system.move(x, hour.forcing), belief.mean, mean.shape[-1])
+        return belief.moved(Gaussian(mean, symmetric(f @ belief.cov @ transposed(f))))
+
+    def observe(belief: Belief) -> Predicted:
+        mean = system.see(belief.mean)[:, 0]
+        h = jacobian(system.see, belief.mean, mean.shape[-1])
+        cross = belief.cov @ transposed(h)
+        return Predicted(mean, cross, symmetric(h @ cross), slope=h)
+
+    def attend(belief: Belief, predicted: Predicted, innovation: Tensor, seen: Tensor, hour: Hour) -> Belief:
+        told = networks.features(weights, belief, predicted, innovation, seen)
+        assert told.slope is not None
+        x = torch.cat((told.innovation, told.step, told.slope.flatten(1), told.correction), -1).square()
+        row, memory, after = stacked(x, like), stacked(belief.memory[:, 0], like), []
+        sizes = [weights[f"{name}.memory.hidden_weight"].shape[-1] for name in (GAIN, NOISE)]
+        for name, h in zip((GAIN, NOISE), memory.split(sizes, 1), strict=True):
+            after.append(gru(weights, f"{name}.memory", dense(weights, f"{name}.first", row).relu(), h))
+        return networks.remembering(belief, torch.cat(after, 1), predicted, innovation, seen)
+
+    def read(belief: Belief, name: str) -> Tensor:
+        memory = stacked(belief.memory[:, 0], like)
+        size = weights[f"{name}.memory.hidden_weight"].shape[-1]
+        h = memory[:, :size] if name == GAIN else memory[:, -size:]
+        wide = dense(weights, f"{name}.wide", h).relu()
+        return unstacked(dense(weights, f"{name}.last", wide), belief.mean)
+
+    def gain(belief: Belief, predicted: Predicted, innovation: Tensor, r: Tensor) -> Tensor:
+        x, y = networks.scales(weights, belief)
+        return read(belief, GAIN).reshape(predicted.cross.shape) * x.unsqueeze(-1) / y.unsqueeze(-2)
+
+    def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Learned:
+        x, _ = networks.scales(weights, belief)
+        c = networks.triangle(read(belief, NOISE), x.shape[-1]) * x.unsqueeze(-1)
+        assert predicted.slope is not None
+        rest = torch.eye(x.shape[-1]).to(x) - update.gain @ predicted.slope
+        cov = symmetric(rest @ belief.cov @ transposed(rest) + c @ transposed(c))
+        return replace(belief, state=Gaussian(belief.mean + update.shift, cov))
+
+    return assemble(system, Recipe(init, forecast, observe, gain, correct, attend))

@@ -1,0 +1,119 @@
+"""What a learned filter is trained on: series, runs of a filter along them, and losses of the runs."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hydroda.filters.beliefs import Belief
+from hydroda.filters.noise import Noise
+from hydroda.filters.recipe import Filter, Hour
+
+
+@dataclass(frozen=True)
+class Series:
+    """T hours of c catchments: how a belief begins (c, 1, n), (c, n, n), parameters (c, 1, p), forcing (T, c, m),
+    observation (T, c, q) with NaN where missing, and the truth (T, c, n), NaN where nobody knows it."""
+
+    mean: Tensor
+    cov: Tensor
+    parameters: Tensor
+    forcing: Tensor
+    observation: Tensor
+    truth: Tensor
+
+    def rows(self, index: Tensor) -> "Series":
+        """The same of some catchments."""
+        first = (x[index] for x in (self.mean, self.cov, self.parameters))
+        return Series(*first, *(x[:, index] for x in (self.forcing, self.observation, self.truth)))
+
+    def hours(self, start: int, end: int) -> "Series":
+        """The same for some hours."""
+        cut = {name: getattr(self, name)[start:end] for name in ("forcing", "observation", "truth")}
+        return replace(self, **cut)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all numbers."""
+        total = hashlib.sha256()
+        for tensor in vars(self).values():
+            total.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            total.update(tensor.contiguous().numpy().tobytes())
+        return total.hexdigest()
+
+
+class Run(NamedTuple):
+    """What a filter did: means (T, c, n), covariances (T, c, n, n), innovations (T, c, q), zero where nothing was seen,
+    and the belief it ended with."""
+
+    mean: Tensor
+    cov: Tensor
+    innovation: Tensor
+    belief: Belief
+
+
+Objective = Callable[[Filter, Belief, Series], tuple[Tensor, Belief]]  # loss (c,), and the belief at the end
+Loss = Callable[[Run, Tensor], Tensor]  # a run and the truth (T, c, n) → loss (T, c)
+
+
+def follow(made: Filter, belief: Belief, series: Series) -> Run:
+    """A filter run over series."""
+    noise = Noise(0, np.arange(belief.mean.shape[0]), np.zeros(belief.mean.shape[0], int))
+    found = []
+    for k, (u, y) in enumerate(zip(series.forcing.unsqueeze(2), series.observation, strict=True)):
+        belief, update = made.step(belief, Hour(u, y, replace(noise, hour=noise.hour + k)))
+        found.append((belief.mean[:, 0], belief.cov, update.innovation))
+    return Run(*(torch.stack(each) for each in zip(*found, strict=True)), belief)
+
+
+def begin(made: Filter, series: Series) -> Belief:
+    """The belief series begin with."""
+    c = series.mean.shape[0]
+    return made.init(series.mean, series.cov, Noise(0, np.arange(c), np.full(c, -1)))
+
+
+def along(loss: Loss) -> Objective:
+    """The mean of a loss over the hours of a window."""
+
+    def objective(made: Filter, belief: Belief, series: Series) -> tuple[Tensor, Belief]:
+        run = follow(made, belief, series)
+        return loss(run, series.truth).mean(0), run.belief
+
+    return objective
+
+
+def squared_error(run: Run, truth: Tensor) -> Tensor:
+    """Σ (x̂ − x)², for states of one scale."""
+    return (run.mean - truth).square().sum(-1)
+
+
+def surprise(run: Run, truth: Tensor) -> Tensor:
+    """eᵀ P⁻¹ e + log det P: twice the negative log-likelihood of a Gaussian, without its constant."""
+    square, determinant = mahalanobis(truth - run.mean, run.cov)
+    return square + determinant
+
+
+def innovation(run: Run, truth: Tensor) -> Tensor:
+    """Σ d²: the error of the next observation, for use where nobody knows the truth."""
+    return run.innovation.square().sum(-1)
+
+
+def mahalanobis(e: Tensor, p: Tensor, jitter: float = 1e-10) -> tuple[Tensor, Tensor]:
+    """eᵀ P⁻¹ e and log det P for e (…, n), P (…, n, n): Cholesky without roots, one component after the other.
+
+    Written on whole batches: factorising 10⁵ small matrices one by one would cost as much as a network. `jitter` times
+    its diagonal is added to P.
+    """
+    p = p + jitter * torch.diag_embed(p.diagonal(dim1=-2, dim2=-1))
+    square = determinant = torch.zeros_like(e[..., 0])
+    for _ in range(e.shape[-1]):
+        pivot = p[..., :1, :1]
+        square = square + e[..., 0].square() / pivot[..., 0, 0]
+        determinant = determinant + pivot[..., 0, 0].log()
+        e = e[..., 1:] - e[..., :1] * p[..., 1:, 0] / pivot[..., 0]
+        p = p[..., 1:, 1:] - p[..., 1:, :1] * p[..., :1, 1:] / pivot
+    return square, determinant

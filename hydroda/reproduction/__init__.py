@@ -1,0 +1,1 @@
+"""Published studies, run again by one command each."""
