@@ -137,7 +137,7 @@ def _iteration(state: State, task: Task, plan: Plan, unpacked: Callable[[Tensor]
 
 
 def _adam(state: State, gradient: Tensor, rate: float, plan: Plan) -> None:
-    """A step of Adam with decoupled decay for every network whose gradient is finite; the others are left and counted."""
+    """A step of Adam with decoupled decay for networks whose gradient is finite; others are left and counted."""
     norm = gradient.norm(dim=1)
     fine = torch.isfinite(norm)
     gradient = gradient * (plan.clip / norm.clamp(min=plan.clip)).unsqueeze(1)
@@ -191,7 +191,7 @@ def _label(start: Mapping[str, Tensor], task: Task, plan: Plan) -> dict[str, Any
 
 def _written(state: State, label: Mapping[str, Any]) -> bytes:
     tensors = {name: value for name, value in vars(state).items() if isinstance(value, Tensor)}
-    rest = {"iteration": state.iteration, "history": state.history} | label
+    rest = {"iteration": state.iteration, "history": state.history, **label}
     told = {"format": CHECKPOINT, "about": json.dumps(rest)}
     return safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, told)
 
@@ -207,7 +207,8 @@ def _restored(path: Path, label: Mapping[str, Any]) -> State:
 
 def _told(state: State, loss: Tensor, score: Tensor) -> str:
     skipped = f", {int(state.skipped.sum())} gradients skipped" if state.skipped.any() else ""
-    return f"loss {float(loss.mean()):.4g}, validation {float(score.mean()):.4g}, best {float(state.score.mean()):.4g}{skipped}"
+    numbers = (float(x.mean()) for x in (loss, score, state.score))
+    return "loss {:.4g}, validation {:.4g}, best {:.4g}".format(*numbers) + skipped
 
 
 def save(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

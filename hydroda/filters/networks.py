@@ -7,13 +7,10 @@ What is named `fixed.…` belongs to the network and is not trained. Networks ho
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from hydroda.filters.beliefs import Belief, Learned
-from hydroda.filters.recipe import Predicted
 
 FIXED = "fixed."
 
@@ -82,46 +79,8 @@ def unstacked(x: Tensor, like: Tensor) -> Tensor:
     return x.mT.reshape(-1, x.shape[1]).to(like)
 
 
-@dataclass(frozen=True)
-class Features:
-    """What a network is told in an hour, in the stored scales of states and observations, so without units: innovation
-    and change of the observation (c, q), correction and change of the analysis (c, n), H (c, q, n)."""
-
-    innovation: Tensor
-    step: Tensor
-    correction: Tensor
-    change: Tensor
-    slope: Tensor | None
-
-
-def features(w: Mapping[str, Tensor], belief: Learned, predicted: Predicted, innovation: Tensor, seen: Tensor) -> Features:
-    """Of a belief after its forecast; zero for what was not observed."""
-    x, y = scales(w, belief)
-    step = torch.where(seen, innovation + predicted.mean - belief.observation, 0.0)
-    slope = None if predicted.slope is None else predicted.slope * x.unsqueeze(-2) / y.unsqueeze(-1)
-    return Features(innovation / y, step / y, belief.correction[:, 0] / x, belief.change[:, 0] / x, slope)
-
-
-def scales(w: Mapping[str, Tensor], belief: Learned) -> tuple[Tensor, Tensor]:
-    """The stored scales of states (c, n) and observations (c, q)."""
-    c = belief.mean.shape[0]
-    return shared(w["fixed.state"], c).to(belief.mean), shared(w["fixed.observation"], c).to(belief.mean)
-
-
-def remembering(belief: Learned, memory: Tensor, predicted: Predicted, innovation: Tensor, seen: Tensor) -> Learned:
-    """The belief with a new memory (net, k, row), and what was observed."""
-    observation = torch.where(seen, innovation + predicted.mean, belief.observation)
-    return replace(belief, memory=unstacked(memory, belief.memory).unsqueeze(1), observation=observation)
-
-
 def triangle(entries: Tensor, n: int) -> Tensor:
     """The lower triangle (c, n, n) of its entries (c, n (n + 1) / 2), row by row."""
     place = torch.zeros(n, n, dtype=torch.long)
     place[*torch.tril_indices(n, n)] = torch.arange(entries.shape[-1])
     return entries[:, place].tril()
-
-
-def begun(w: Mapping[str, Tensor], state: Belief, mean: Tensor, seen: Tensor) -> Learned:
-    """A belief that begins: no correction, no change, and of an observation what is expected (c, q)."""
-    memory = shared(w["fixed.memory"], mean.shape[0]).unsqueeze(1).clone()
-    return Learned(state, mean, mean, torch.zeros_like(mean), torch.zeros_like(mean), seen, memory)

@@ -10,11 +10,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hydroda.filters import networks
-from hydroda.filters.algebra import jacobian, symmetric, transposed
+from hydroda.filters import learned, networks
+from hydroda.filters.algebra import symmetric, transposed
 from hydroda.filters.beliefs import Belief, Gaussian, Learned
+from hydroda.filters.learned import derivative, with_covariance
 from hydroda.filters.networks import Layer, dense, gru, stacked, unstacked
-from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble
 
 GAIN, NOISE = "gain", "noise"
@@ -46,31 +46,16 @@ def recursive_kalmannet(system: System, *, weights: Mapping[str, Tensor]) -> Fil
     Features are the squares of innovation, change of the observation, H and last correction, each in the scale stored
     with the weights. A rollout without observations has the covariance F P Fᵀ, since the filter knows of no Q.
     """
-    like = weights["fixed.memory"]
-
-    def init(mean: Tensor, cov: Tensor, noise: Noise) -> Learned:
-        return networks.begun(weights, Gaussian(mean, cov), mean, system.see(mean)[:, 0])
-
-    def forecast(belief: Belief, hour: Hour) -> Learned:
-        mean = system.move(belief.mean, hour.forcing)
-        f = jacobian(lambda x: system.move(x, hour.forcing), belief.mean, mean.shape[-1])
-        return belief.moved(Gaussian(mean, symmetric(f @ belief.cov @ transposed(f))))
-
-    def observe(belief: Belief) -> Predicted:
-        mean = system.see(belief.mean)[:, 0]
-        h = jacobian(system.see, belief.mean, mean.shape[-1])
-        cross = belief.cov @ transposed(h)
-        return Predicted(mean, cross, symmetric(h @ cross), slope=h)
+    like, carried = weights["fixed.memory"], with_covariance(system, weights)
 
     def attend(belief: Belief, predicted: Predicted, innovation: Tensor, seen: Tensor, hour: Hour) -> Belief:
-        told = networks.features(weights, belief, predicted, innovation, seen)
-        assert told.slope is not None
+        told = learned.features(weights, belief, predicted, innovation, seen)
         x = torch.cat((told.innovation, told.step, told.slope.flatten(1), told.correction), -1).square()
         row, memory, after = stacked(x, like), stacked(belief.memory[:, 0], like), []
         sizes = [weights[f"{name}.memory.hidden_weight"].shape[-1] for name in (GAIN, NOISE)]
         for name, h in zip((GAIN, NOISE), memory.split(sizes, 1), strict=True):
             after.append(gru(weights, f"{name}.memory", dense(weights, f"{name}.first", row).relu(), h))
-        return networks.remembering(belief, torch.cat(after, 1), predicted, innovation, seen)
+        return learned.remembering(belief, torch.cat(after, 1), predicted, innovation, seen)
 
     def read(belief: Belief, name: str) -> Tensor:
         memory = stacked(belief.memory[:, 0], like)
@@ -80,15 +65,14 @@ def recursive_kalmannet(system: System, *, weights: Mapping[str, Tensor]) -> Fil
         return unstacked(dense(weights, f"{name}.last", wide), belief.mean)
 
     def gain(belief: Belief, predicted: Predicted, innovation: Tensor, r: Tensor) -> Tensor:
-        x, y = networks.scales(weights, belief)
+        x, y = learned.scales(weights, belief)
         return read(belief, GAIN).reshape(predicted.cross.shape) * x.unsqueeze(-1) / y.unsqueeze(-2)
 
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Learned:
-        x, _ = networks.scales(weights, belief)
+        x, _ = learned.scales(weights, belief)
         c = networks.triangle(read(belief, NOISE), x.shape[-1]) * x.unsqueeze(-1)
-        assert predicted.slope is not None
-        rest = torch.eye(x.shape[-1]).to(x) - update.gain @ predicted.slope
+        rest = torch.eye(x.shape[-1]).to(x) - update.gain @ derivative(predicted)
         cov = symmetric(rest @ belief.cov @ transposed(rest) + c @ transposed(c))
         return replace(belief, state=Gaussian(belief.mean + update.shift, cov))
 
-    return assemble(system, Recipe(init, forecast, observe, gain, correct, attend))
+    return assemble(system, Recipe(*carried, gain, correct, attend))
