@@ -57,17 +57,19 @@ class Run(NamedTuple):
 
 
 Objective = Callable[[Filter, Belief, Series], tuple[Tensor, Belief]]  # loss (c,), and the belief at the end
-Loss = Callable[[Run, Tensor], Tensor]  # a run and the truth (T, c, n) → loss (T, c)
+Loss = Callable[[Run, Series], Tensor]  # a run along series → loss (T, c)
 
 
-def follow(made: Filter, belief: Belief, series: Series) -> Run:
-    """A filter run over series."""
+def follow(made: Filter, belief: Belief, series: Series, doubt: Tensor | None = None) -> Run:
+    """A filter run over series, its observations doubted by `doubt` (T, c, q)."""
     noise = Noise(0, np.arange(belief.mean.shape[0]), np.zeros(belief.mean.shape[0], int))
     found = []
     for k, (u, y) in enumerate(zip(series.forcing.unsqueeze(2), series.observation, strict=True)):
-        belief, update = made.step(belief, Hour(u, y, replace(noise, hour=noise.hour + k)))
-        found.append((belief.mean[:, 0], belief.cov, update.innovation))
-    return Run(*(torch.stack(each) for each in zip(*found, strict=True)), belief)
+        doubted = None if doubt is None else doubt[k]
+        belief, update = made.step(belief, Hour(u, y, replace(noise, hour=noise.hour + k), doubted))
+        found.append((belief.mean.squeeze(1), belief.cov, update.innovation))
+    mean, cov, innovation = (torch.stack(each) for each in zip(*found, strict=True))
+    return Run(mean, cov, innovation, belief)
 
 
 def begin(made: Filter, series: Series) -> Belief:
@@ -81,23 +83,30 @@ def along(loss: Loss) -> Objective:
 
     def objective(made: Filter, belief: Belief, series: Series) -> tuple[Tensor, Belief]:
         run = follow(made, belief, series)
-        return loss(run, series.truth).mean(0), run.belief
+        return loss(run, series).mean(0), run.belief
 
     return objective
 
 
-def squared_error(run: Run, truth: Tensor) -> Tensor:
-    """Σ (x̂ − x)², for states of one scale."""
-    return (run.mean - truth).square().sum(-1)
+def squared_error(run: Run, series: Series) -> Tensor:
+    """Σ (x̂ − x)²."""
+    return (run.mean - series.truth).square().sum(-1)
 
 
-def surprise(run: Run, truth: Tensor) -> Tensor:
+def surprise(run: Run, series: Series) -> Tensor:
     """eᵀ P⁻¹ e + log det P: twice the negative log-likelihood of a Gaussian, without its constant."""
-    square, determinant = mahalanobis(truth - run.mean, run.cov)
+    square, determinant = mahalanobis(series.truth - run.mean, run.cov)
     return square + determinant
 
 
-def innovation(run: Run, truth: Tensor) -> Tensor:
+def second_moment(run: Run, series: Series, beta: float = 0.05) -> Tensor:
+    """(1 − β) Σ e² + β Σ |e eᵀ − P| (Ko & Shafieezadeh 2025)."""
+    e = run.mean - series.truth
+    departure = e.unsqueeze(-1) * e.unsqueeze(-2) - run.cov
+    return (1.0 - beta) * e.square().sum(-1) + beta * departure.abs().sum((-2, -1))
+
+
+def innovation(run: Run, series: Series) -> Tensor:
     """Σ d²: the error of the next observation, for use where nobody knows the truth."""
     return run.innovation.square().sum(-1)
 

@@ -72,7 +72,7 @@ def kalmannet(system: System, *, weights: Mapping[str, Tensor], normalised: bool
     nn, qq = (weights[f"{name}.memory.hidden_weight"].shape[-1] for name in ("q", "s"))
 
     def parts(belief: Belief) -> tuple[Tensor, ...]:
-        return stacked(belief.memory[:, 0], like).split((nn, nn, qq), 1)
+        return stacked(belief.memory.squeeze(1), like).split((nn, nn, qq), 1)
 
     def attend(belief: Belief, predicted: Predicted, innovation: Tensor, seen: Tensor, hour: Hour) -> Belief:
         told = learned.features(weights, belief, predicted, innovation, seen)
@@ -109,11 +109,11 @@ def kalmannet_single(system: System, *, weights: Mapping[str, Tensor], normalise
     def attend(belief: Belief, predicted: Predicted, innovation: Tensor, seen: Tensor, hour: Hour) -> Belief:
         told = learned.features(weights, belief, predicted, innovation, seen)
         row = dense(weights, "first", torch.cat(_rows(told, like, normalised), 1)).relu()
-        memory = gru(weights, "memory", row, stacked(belief.memory[:, 0], like))
+        memory = gru(weights, "memory", row, stacked(belief.memory.squeeze(1), like))
         return learned.remembering(belief, memory, predicted, innovation, seen)
 
     def read(belief: Belief) -> Tensor:
-        return dense(weights, "last", dense(weights, "wide", stacked(belief.memory[:, 0], like)).relu())
+        return dense(weights, "last", dense(weights, "wide", stacked(belief.memory.squeeze(1), like)).relu())
 
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Belief:
         return belief.shifted(update.shift)

@@ -37,7 +37,7 @@ def features(
     x, y = scales(w, belief)
     step = torch.where(seen, innovation + predicted.mean - belief.observation, 0.0)
     h = derivative(predicted) * x.unsqueeze(-2) / y.unsqueeze(-1)
-    return Features(innovation / y, step / y, belief.correction[:, 0] / x, belief.change[:, 0] / x, h)
+    return Features(innovation / y, step / y, belief.correction.squeeze(1) / x, belief.change.squeeze(1) / x, h)
 
 
 def derivative(predicted: Predicted) -> Tensor:

@@ -56,12 +56,10 @@ def dense(w: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
 
 def gru(w: Mapping[str, Tensor], name: str, x: Tensor, h: Tensor) -> Tensor:
     """The next memory of a gated recurrent unit (Cho et al. 2014), gates in the order reset, update, candidate."""
-    told = dense(w, name, x)
-    kept = torch.baddbmm(w[f"{name}.hidden_bias"], w[f"{name}.hidden_weight"], h)
-    k = h.shape[1]
-    reset, update = torch.sigmoid(told[:, : 2 * k] + kept[:, : 2 * k]).split(k, 1)
-    candidate = torch.tanh(told[:, 2 * k :] + reset * kept[:, 2 * k :])
-    return torch.lerp(candidate, h, update)
+    told = dense(w, name, x).chunk(3, 1)
+    kept = torch.baddbmm(w[f"{name}.hidden_bias"], w[f"{name}.hidden_weight"], h).chunk(3, 1)
+    reset, update = torch.sigmoid(told[0] + kept[0]), torch.sigmoid(told[1] + kept[1])
+    return torch.lerp(torch.tanh(told[2] + reset * kept[2]), h, update)
 
 
 def shared(value: Tensor, count: int) -> Tensor:
@@ -81,6 +79,7 @@ def unstacked(x: Tensor, like: Tensor) -> Tensor:
 
 def triangle(entries: Tensor, n: int) -> Tensor:
     """The lower triangle (c, n, n) of its entries (c, n (n + 1) / 2), row by row."""
-    place = torch.zeros(n, n, dtype=torch.long)
-    place[*torch.tril_indices(n, n)] = torch.arange(entries.shape[-1])
-    return entries[:, place].tril()
+    rows, columns = torch.tril_indices(n, n)
+    place = torch.zeros(entries.shape[-1], n * n).to(entries)
+    place[torch.arange(entries.shape[-1]), n * rows + columns] = 1.0  # a product: indices are slow to differentiate
+    return (entries @ place).unflatten(-1, (n, n))

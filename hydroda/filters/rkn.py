@@ -47,20 +47,21 @@ def recursive_kalmannet(system: System, *, weights: Mapping[str, Tensor]) -> Fil
     with the weights. A rollout without observations has the covariance F P Fᵀ, since the filter knows of no Q.
     """
     like, carried = weights["fixed.memory"], with_covariance(system, weights)
+    sizes = [weights[f"{name}.memory.hidden_weight"].shape[-1] for name in (GAIN, NOISE)]
+
+    def parts(belief: Belief) -> tuple[Tensor, ...]:
+        return stacked(belief.memory.squeeze(1), like).split(sizes, 1)
 
     def attend(belief: Belief, predicted: Predicted, innovation: Tensor, seen: Tensor, hour: Hour) -> Belief:
         told = learned.features(weights, belief, predicted, innovation, seen)
         x = torch.cat((told.innovation, told.step, told.slope.flatten(1), told.correction), -1).square()
-        row, memory, after = stacked(x, like), stacked(belief.memory[:, 0], like), []
-        sizes = [weights[f"{name}.memory.hidden_weight"].shape[-1] for name in (GAIN, NOISE)]
-        for name, h in zip((GAIN, NOISE), memory.split(sizes, 1), strict=True):
+        row, after = stacked(x, like), []
+        for name, h in zip((GAIN, NOISE), parts(belief), strict=True):
             after.append(gru(weights, f"{name}.memory", dense(weights, f"{name}.first", row).relu(), h))
         return learned.remembering(belief, torch.cat(after, 1), predicted, innovation, seen)
 
     def read(belief: Belief, name: str) -> Tensor:
-        memory = stacked(belief.memory[:, 0], like)
-        size = weights[f"{name}.memory.hidden_weight"].shape[-1]
-        h = memory[:, :size] if name == GAIN else memory[:, -size:]
+        h = parts(belief)[(GAIN, NOISE).index(name)]
         wide = dense(weights, f"{name}.wide", h).relu()
         return unstacked(dense(weights, f"{name}.last", wide), belief.mean)
 

@@ -104,7 +104,7 @@ def _attend(weights: Mapping[str, Tensor]) -> Callable[..., Learned]:
         common = (bend, told.slope.flatten(1))
         states = (told.correction, told.change)
         gauges = (told.innovation, told.step)
-        memory = stacked(belief.memory[:, 0], like).chunk(4, 1)
+        memory = stacked(belief.memory.squeeze(1), like).chunk(4, 1)
         after = []
         for i, (name, own) in enumerate(((STATE, states), (GAUGE, gauges))):
             row = dense(weights, f"{name}.first", stacked(torch.cat((*own, *common), -1), like)).relu()
@@ -117,7 +117,7 @@ def _attend(weights: Mapping[str, Tensor]) -> Callable[..., Learned]:
 
 def _read(weights: Mapping[str, Tensor], belief: Learned, name: str) -> Tensor:
     """What a network says (c, entries), from the upper of its recurrent units."""
-    h = stacked(belief.memory[:, 0], weights["fixed.memory"]).chunk(4, 1)[1 if name == STATE else 3]
+    h = stacked(belief.memory.squeeze(1), weights["fixed.memory"]).chunk(4, 1)[1 if name == STATE else 3]
     return unstacked(dense(weights, f"{name}.last", dense(weights, f"{name}.wide", h).relu()), belief.mean)
 
 
