@@ -138,8 +138,8 @@ def klein(gain: Tensor, h: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rows(told: learned.Features, like: Tensor, normalised: bool) -> tuple[Tensor, ...]:
-    every = (told.step, told.innovation, told.change, told.correction)
-    return tuple(stacked(normalize(x, dim=-1, eps=1e-12) if normalised else x, like) for x in every)
+    rows = (stacked(x, like) for x in (told.step, told.innovation, told.change, told.correction))
+    return tuple(normalize(row, dim=1, eps=1e-12) if normalised else row for row in rows)
 
 
 def _assembled(
