@@ -253,6 +253,15 @@ def twin(filters: Sequence[str], days: int, folder: Path, *, progress: Progress 
     return Tried(twin_figures.table(scores), paths, any(score.problem for score in scores))
 
 
+def reproduce(study: str, folder: Path, *, quick: bool = False, progress: Progress = _silent) -> str:
+    """A published study run again, by its file in `hydroda/reproduction`: what it found, as a text; files in a folder.
+
+    What the folder holds of it already is not done again.
+    """
+    text: str = importlib.import_module(f"hydroda.reproduction.{study}").run(folder, quick=quick, progress=progress)
+    return text
+
+
 def score_table(path: Path, *, all_leads: bool = False) -> str:
     """The scores of a file for a terminal."""
     from hydroda import verification

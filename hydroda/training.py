@@ -42,6 +42,14 @@ class Task:
     held: Series
     held_rows: Tensor
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all series and of which network has which."""
+        total = hashlib.sha256(f"{self.series.digest}{self.held.digest}".encode())
+        for rows in (self.rows, self.held_rows):
+            total.update(rows.contiguous().numpy().tobytes())
+        return total.hexdigest()
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -183,10 +191,10 @@ def _fresh(packed: Tensor) -> State:
 
 def _label(start: Mapping[str, Tensor], task: Task, plan: Plan) -> dict[str, Any]:
     """What a checkpoint must have been made of."""
-    data = hashlib.sha256(f"{task.series.digest}{task.held.digest}".encode())
-    for tensor in (task.rows, task.held_rows, *start.values()):
-        data.update(tensor.contiguous().numpy().tobytes())
-    return {"plan": json.loads(json.dumps(asdict(plan))), "data": data.hexdigest()}
+    begun = hashlib.sha256()
+    for tensor in start.values():
+        begun.update(tensor.contiguous().numpy().tobytes())
+    return {"plan": json.loads(json.dumps(asdict(plan))), "data": task.digest, "start": begun.hexdigest()}
 
 
 def _written(state: State, label: Mapping[str, Any]) -> bytes:
