@@ -7,7 +7,7 @@ of its own; a filter is run as in operation, and truncated back-propagation thro
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def train(
         loss = _iteration(state, task, plan, unpacked)
         if state.iteration % plan.every == 0 or state.iteration == plan.iterations:
             score = _validated(state, task, unpacked)
-            state.history.append((state.iteration, loss.tolist(), score.tolist()))
+            state.history.append([state.iteration, loss.tolist(), score.tolist()])
             files.replace(path, _written(state, label))
             progress(state.iteration / plan.iterations, _told(state, loss, score))
     return unpacked(state.best), state
@@ -128,7 +128,7 @@ def _iteration(state: State, task: Task, plan: Plan, unpacked: Callable[[Tensor]
     """One batch of series, window by window; the mean loss of each network."""
     length, nets = plan.length(state.iteration), state.weights.shape[0]
     index = _batch(task.rows, plan, state.iteration)
-    series = task.series.rows(index.flatten()).hours(0, length)
+    series = replace(task.series.rows(index.flatten()), seed=state.iteration).hours(0, length)
     belief, losses = None, []
     for hour in range(0, length, plan.window):
         packed = state.weights.clone().requires_grad_()

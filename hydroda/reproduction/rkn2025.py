@@ -18,7 +18,7 @@ from torch import Tensor
 from hydroda import files, losses, training
 from hydroda.filters import kalmannet, linear, mixture, rkn, splitknet
 from hydroda.filters.recipe import Build, Filter
-from hydroda.losses import Loss, Run, Series, along, begin, follow, mahalanobis
+from hydroda.losses import ALONG, Loss, Run, Series, along, begin, follow, mahalanobis
 from hydroda.reproduction import rkn2025_report
 from hydroda.reproduction.constant_speed import FACTORS, LEVELS, SHARES, drawn, system
 from hydroda.reproduction.rkn2025_report import Band, Score
@@ -140,9 +140,8 @@ def train(
 
 def joined(every: Sequence[Series]) -> Series:
     """Series one after the other."""
-    first, later = ("mean", "cov", "parameters"), ("forcing", "observation", "truth")
-    parts = {name: torch.cat([getattr(s, name) for s in every]) for name in first}
-    return Series(**parts, **{name: torch.cat([getattr(s, name) for s in every], 1) for name in later})
+    first = {name: torch.cat([getattr(s, name) for s in every]) for name in ("mean", "cov", "parameters")}
+    return replace(every[0], **first, **{name: torch.cat([getattr(s, name) for s in every], 1) for name in ALONG})
 
 
 def scales(series: Series) -> tuple[Tensor, Tensor]:
