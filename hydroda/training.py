@@ -149,8 +149,7 @@ def _adam(state: State, gradient: Tensor, rate: float, plan: Plan) -> None:
     norm = gradient.norm(dim=1)
     fine = torch.isfinite(norm)
     gradient = gradient * (plan.clip / norm.clamp(min=plan.clip)).unsqueeze(1)
-    state.updates += fine
-    state.skipped += ~fine
+    state.updates, state.skipped = state.updates + fine, state.skipped + ~fine
     first = BETAS[0] * state.first + (1.0 - BETAS[0]) * gradient
     second = BETAS[1] * state.second + (1.0 - BETAS[1]) * gradient.square()
     one, two = (1.0 - beta ** state.updates.to(first).unsqueeze(1) for beta in BETAS)
@@ -199,9 +198,7 @@ def _label(start: Mapping[str, Tensor], task: Task, plan: Plan) -> dict[str, Any
 
 def _written(state: State, label: Mapping[str, Any]) -> bytes:
     tensors = {name: value for name, value in vars(state).items() if isinstance(value, Tensor)}
-    rest = {"iteration": state.iteration, "history": state.history, **label}
-    told = {"format": CHECKPOINT, "about": json.dumps(rest)}
-    return safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, told)
+    return _bytes(tensors, {"format": CHECKPOINT, "iteration": state.iteration, "history": state.history, **label})
 
 
 def _restored(path: Path, label: Mapping[str, Any]) -> State:
@@ -221,8 +218,7 @@ def _told(state: State, loss: Tensor, score: Tensor) -> str:
 
 def save(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Weights and what is to be known of them (configuration, data hash, scores) as one safetensors file."""
-    told = {"format": WEIGHTS, "about": json.dumps(about)}
-    files.replace(path, safetensors.torch.save({n: t.detach().contiguous() for n, t in weights.items()}, told))
+    files.replace(path, _bytes(weights, {"format": WEIGHTS, **about}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -230,13 +226,20 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return _read(path, WEIGHTS)
 
 
+def _bytes(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
+    """One entry of metadata, since those of safetensors come in any order and the same must give the same bytes."""
+    return safetensors.torch.save(
+        {name: tensor.detach().contiguous() for name, tensor in tensors.items()}, {"about": json.dumps(about)}
+    )
+
+
 def _read(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, "pt") as file:
-            told = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file: {error}") from None
-    if told.get("format") != expected:
-        raise ValueError(f"{path}: format is {told.get('format')!r}, expected {expected!r}")
-    return tensors, json.loads(told["about"])
+    if (found := about.pop("format", None)) != expected:
+        raise ValueError(f"{path}: format is {found!r}, expected {expected!r}")
+    return tensors, about
