@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from hydroda.training import Plan, Progress, Task
 
 TRAINING, VALIDATION, TEST = (1000, 1), (100, 2), (1000, 3)  # series, and the seed they are drawn with
 ELSEWHERE = 300  # test series of the levels a network was not trained at
-WEIGHTS = "{}.safetensors"
+GAUSSIAN = 40  # level of the comparison where all errors have the variance σ², and the Kalman filter is optimal
 
 
 def relative(loss: Loss) -> Loss:
@@ -48,21 +49,24 @@ class Network:
 
 @dataclass(frozen=True)
 class Study:
-    """What is run: levels, networks, test series at each level, and members of the particle filter."""
+    """What is run: levels and their networks, networks for errors of one size, test series of each level, and members
+    of the particle filter."""
 
     levels: tuple[int, ...]
     networks: tuple[Network, ...]
+    gaussian: tuple[Network, ...]
     tested: int
     members: int
 
 
 PLAN = Plan(300, batch=20, lengths=((0, 50), (60, 150)), rate=(4e-3, 1e-4), every=10, patience=15)
-GAIN = replace(PLAN, rate=(3e-3, 1e-4))
-SHORT = ((0, 30), (40, 60), (100, 150))  # the covariance of a beginner does not survive 150 steps
+GAIN = replace(PLAN, iterations=160, rate=(3e-3, 1e-4))
+SHORT = ((0, 30), (40, 60), (80, 150))  # the covariance of a beginner does not survive 150 steps
+MSE = relative(losses.squared_error)
 NETWORKS = (
     Network("RKN", rkn.initial, rkn.recursive_kalmannet, losses.surprise, PLAN, 3),
-    Network("KalmanNet", kalmannet.initial, kalmannet.kalmannet, relative(losses.squared_error), GAIN, 3),
-    Network("Split-KalmanNet", splitknet.initial, splitknet.split_kalmannet, relative(losses.squared_error), GAIN, 1),
+    Network("KalmanNet", kalmannet.initial, kalmannet.kalmannet, MSE, GAIN, 3),
+    Network("Split-KalmanNet", splitknet.initial, splitknet.split_kalmannet, MSE, GAIN, 1),
     Network(
         "CKN",
         partial(splitknet.initial, cholesky=True),
@@ -72,13 +76,16 @@ NETWORKS = (
         1,
     ),
 )
-FULL = Study(LEVELS, NETWORKS, 1000, 200)
-QUICK = Study(
-    (20, 40, 60),
-    tuple(replace(n, seeds=1, plan=replace(n.plan, iterations=60, lengths=((0, 50), (30, 150)))) for n in NETWORKS),
-    300,
-    50,
-)
+SINGLE = Network("KalmanNet-1", kalmannet.initial_single, kalmannet.kalmannet_single, MSE, GAIN, 1)
+
+
+def _shorter(networks: Sequence[Network], iterations: int) -> tuple[Network, ...]:
+    """The same, trained less, with one seed."""
+    return tuple(replace(n, seeds=1, plan=replace(n.plan, iterations=iterations)) for n in networks)
+
+
+FULL = Study(LEVELS, NETWORKS, _shorter((*NETWORKS, SINGLE), 120), 1000, 200)
+QUICK = Study((20, 40, 60), _shorter(NETWORKS, 80), _shorter(NETWORKS[:1], 60), 300, 50)
 
 
 def run(folder: Path, *, quick: bool = False, progress: Progress = lambda fraction, text: None) -> str:
@@ -89,13 +96,16 @@ def run(folder: Path, *, quick: bool = False, progress: Progress = lambda fracti
     """
     study = QUICK if quick else FULL
     folder.mkdir(parents=True, exist_ok=True)
-    parts = len(study.networks) + 1
+    parts = len(study.networks) + len(study.gaussian) + 1
 
     def told(part: int) -> Progress:
         return lambda fraction, text: progress((part + fraction) / parts, text)
 
     nets = [(n, train(n, folder, told(i), study.levels)) for i, n in enumerate(study.networks)]
-    scores: list[Score] = []
+    of_one = [
+        (n, train(n, folder, told(len(nets) + i), (GAUSSIAN,), mixed=False)) for i, n in enumerate(study.gaussian)
+    ]
+    scores = _kept(folder / "scores_gaussian.json", study, of_one, partial(_gaussian, study, of_one))
     for i, level in enumerate(study.levels):
         told(parts - 1)(i / len(study.levels), f"scores at {level} dB")
         scores += _kept(folder / f"scores_{level}.json", study, nets, partial(_level, study, nets, level))
@@ -124,24 +134,29 @@ def train(
     loss = along(network.loss)
     task = Task(build, loss, loss, joined(sets[0]), rows[0], joined(sets[1]), rows[1])
     told = partial(_named, network.name, progress)
-    best, state_of = training.train(start, task, network.plan, folder / f"{network.name}.training", told)
+    file = network.name if mixed else f"{network.name}-gaussian"
+    best, state_of = training.train(start, task, network.plan, folder / f"{file}.training", told)
     about = {
         "filter": f"{network.build.__module__.removeprefix('hydroda.filters.')}.{network.build.__name__}",
         "levels": list(levels),
+        "errors": "mixed" if mixed else "gaussian",
         "seeds": network.seeds,
         "plan": asdict(network.plan),
         "data": task.digest,
         "validation": state_of.score.tolist(),
         "skipped": state_of.skipped.tolist(),
     }
-    training.save(folder / WEIGHTS.format(network.name), best, about)
+    training.save(folder / f"{file}.safetensors", best, about)
     return best
 
 
 def joined(every: Sequence[Series]) -> Series:
     """Series one after the other."""
-    first = {name: torch.cat([getattr(s, name) for s in every]) for name in ("mean", "cov", "parameters")}
-    return replace(every[0], **first, **{name: torch.cat([getattr(s, name) for s in every], 1) for name in ALONG})
+    parts: dict[str, Any] = {
+        name: torch.cat([getattr(s, name) for s in every]) for name in ("mean", "cov", "parameters")
+    }
+    parts |= {name: torch.cat([getattr(s, name) for s in every], 1) for name in ALONG}
+    return replace(every[0], **parts)
 
 
 def scales(series: Series) -> tuple[Tensor, Tensor]:
@@ -175,10 +190,7 @@ def _level(study: Study, nets: Sequence[tuple[Network, Mapping[str, Tensor]]], l
     yield score("o-KF", level, test.series, followed(linear.extended, test.series, test.factor))
     yield score("so-KF", level, test.series, followed(linear.extended, test.series))
     yield score("GPB1", level, test.series, followed(*_mixture(test.series)))
-    particles = partial(
-        mixture.rao_blackwell, factors=torch.tensor(FACTORS), shares=torch.tensor(SHARES), members=study.members
-    )
-    yield score("bound", level, test.series, followed(particles, test.series))
+    yield score("bound", level, test.series, followed(_particles(study.members), test.series))
     at = study.levels.index(level)
     few = test.series.rows(torch.arange(min(ELSEWHERE, study.tested)))
     for network, weights in nets:
@@ -191,10 +203,25 @@ def _level(study: Study, nets: Sequence[tuple[Network, Mapping[str, Tensor]]], l
         yield replace(score(network.name, level, few, followed(build, few)), trained=trained)
 
 
+def _gaussian(study: Study, nets: Sequence[tuple[Network, Mapping[str, Tensor]]]) -> Iterator[Score]:
+    """The scores where all errors are of one size."""
+    test = drawn(GAUSSIAN, study.tested, TEST[1], mixed=False).series
+    runs = [("Kalman", followed(linear.extended, test))]
+    runs += [(network.name, followed(_learned(network, weights), test)) for network, weights in nets]
+    for name, found in runs:
+        yield replace(score(name, GAUSSIAN, test, found), gaussian=True)
+
+
 def _mixture(series: Series) -> tuple[Build, Series]:
     """GPB1 that is told the smaller of the errors, how much larger the other is, and how often."""
     small = replace(series, parameters=series.parameters * FACTORS[1])
     return mixture.gpb1(linear.extended, factor=FACTORS[0] / FACTORS[1], share=SHARES[0]), small
+
+
+def _particles(members: int) -> Build:
+    """The particle filter that is told both sizes of error and how often each occurs."""
+    factors, shares = (torch.tensor(each, dtype=torch.float64) for each in (FACTORS, SHARES))
+    return partial(mixture.rao_blackwell, factors=factors, shares=shares, members=members)
 
 
 def score(name: str, level: int, series: Series, found: Run, seed: int = 0) -> Score:

@@ -31,7 +31,7 @@ ONE, ALL, PAGE = "rkn2025_errors.png", "rkn2025_consistency.png", "rkn2025.md"
 @dataclass(frozen=True)
 class Score:
     """How a filter did at a level [dB]: MSE [dB] and MSMD with standard errors over series, and the mean NLL; `trained`
-    is the level a network was trained at where it is another question than that level."""
+    is the level a network was trained at where that is the question, `gaussian` where all errors are of one size."""
 
     filter: str
     level: int
@@ -42,6 +42,7 @@ class Score:
     msmd_error: float
     nll: float
     trained: int | None = None
+    gaussian: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ class Band:
 
 
 def tables(scores: Sequence[Score]) -> str:
-    """MSE and MSMD by filter and level beside the printed ones, then every seed, then training at one level and testing
-    at another, in Markdown."""
-    own = [s for s in scores if s.trained is None]
+    """MSE and MSMD by filter and level beside the printed ones, every seed, errors of one size, and training at one
+    level with testing at another, in Markdown."""
+    own = [s for s in scores if s.trained is None and not s.gaussian]
     levels = sorted({s.level for s in own})
     names = [name for name in ORDER if any(s.filter == name for s in own)]
     head = [f"| filter | {' | '.join(f'{level} dB' for level in levels)} |", "|---" * (len(levels) + 1) + "|"]
@@ -74,6 +75,7 @@ def tables(scores: Sequence[Score]) -> str:
             rows.append(f"| {name} | {' | '.join(cells)} |")
         parts.append("\n".join(rows))
     parts.append(_by_seed(own, levels))
+    parts.append(_gaussian([s for s in scores if s.gaussian]))
     parts.append(_elsewhere([s for s in scores if s.trained is not None], levels))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -98,6 +100,14 @@ def _by_seed(own: Sequence[Score], levels: Sequence[int]) -> str:
             found = {s.level: s for s in own if s.filter == name and s.seed == seed}
             cells = (f"{found[k].mse:.2f}" + _slashed(found[k].msmd) for k in levels)
             rows.append(f"| {name}, {seed + 1} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _gaussian(scores: Sequence[Score]) -> str:
+    best = scores[0].mse
+    rows = ["All errors of one size (a linear Gaussian system), where nothing is better than the Kalman filter:", ""]
+    rows += ["| filter | MSE [dB] | above the Kalman filter [dB] | MSMD |", "|---|---|---|---|"]
+    rows += [f"| {s.filter} | {_mse([s])} | {s.mse - best:.2f} | {_msmd([s])} |" for s in scores]
     return "\n".join(rows)
 
 
