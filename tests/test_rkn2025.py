@@ -19,6 +19,7 @@ TOLD = {20: -26.619, 30: -19.014, 40: -11.290, 50: -3.825, 60: 3.315}
 GPB1 = {20: (-26.910, 2.015), 30: (-19.626, 2.018), 40: (-12.311, 2.003), 50: (-5.035, 2.029), 60: (2.002, 2.052)}
 BOUND = {20: (-26.995, 2.018), 30: (-19.718, 2.021), 40: (-12.359, 2.015), 50: (-5.053, 2.046), 60: (2.026, 2.081)}
 
+
 @pytest.mark.parametrize("level", constant_speed.LEVELS)
 def test_the_filter_that_is_told_the_mean_variance_has_the_error_riccati_gives(level):
     """Its covariance does not depend on what is observed, and is right on average although errors have two sizes."""

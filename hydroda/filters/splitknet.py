@@ -14,7 +14,7 @@ from torch import Tensor
 from hydroda.filters import learned, networks
 from hydroda.filters.algebra import symmetric, transposed
 from hydroda.filters.beliefs import Belief, Gaussian, Learned
-from hydroda.filters.learned import derivative, with_covariance, with_mean
+from hydroda.filters.learned import derivative, scaled_derivative, with_covariance, with_mean
 from hydroda.filters.networks import Layer, dense, gru, stacked, unstacked
 from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble
 
@@ -48,14 +48,14 @@ def split_kalmannet(system: System, *, weights: Mapping[str, Tensor]) -> Filter:
     Features are in the scales stored with the weights (the paper has them as they come), the correction is that of the
     hour before (the released code is an hour late), and the memory begins with zeros (there with random numbers).
     """
-    carried = with_mean(system, weights)
+    carried = with_mean(system, weights, slope=True)
 
     def gain(belief: Belief, predicted: Predicted, innovation: Tensor, r: Tensor) -> Tensor:
         x, y = learned.scales(weights, belief)
-        (n, q), h = (x.shape[-1], y.shape[-1]), derivative(predicted)
+        n, q, h = x.shape[-1], y.shape[-1], scaled_derivative(weights, belief, predicted)
         one = _read(weights, belief, STATE).reshape(-1, n, n)
         two = _read(weights, belief, GAUGE).reshape(-1, q, q)
-        return x.unsqueeze(-1) * (one @ transposed(_scaled(h, x, y)) @ two) / y.unsqueeze(-2)
+        return x.unsqueeze(-1) * (one @ transposed(h) @ two) / y.unsqueeze(-2)
 
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Belief:
         return belief.shifted(update.shift)
@@ -101,7 +101,7 @@ def _attend(weights: Mapping[str, Tensor]) -> Callable[..., Learned]:
         h = derivative(predicted)
         linear = (h @ transposed(belief.mean))[..., 0]
         bend = torch.where(seen, predicted.mean - linear, 0.0) / y
-        common = (bend, told.slope.flatten(1))
+        common = (bend, scaled_derivative(weights, belief, predicted).flatten(1))
         states = (told.correction, told.change)
         gauges = (told.innovation, told.step)
         memory = stacked(belief.memory.squeeze(1), like).chunk(4, 1)
@@ -125,8 +125,3 @@ def _factor(entries: Tensor, n: int) -> Tensor:
     """A lower triangle (c, n, n) with a positive diagonal."""
     lower = networks.triangle(entries, n)
     return lower.tril(-1) + torch.diag_embed(lower.diagonal(dim1=-2, dim2=-1).abs() + FLOOR)
-
-
-def _scaled(h: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """H without units."""
-    return h * x.unsqueeze(-2) / y.unsqueeze(-1)

@@ -60,8 +60,8 @@ class Study:
 
 
 PLAN = Plan(300, batch=20, lengths=((0, 50), (60, 150)), rate=(4e-3, 1e-4), every=10, patience=15)
-GAIN = replace(PLAN, iterations=160, rate=(3e-3, 1e-4))
-SHORT = ((0, 30), (40, 60), (80, 150))  # the covariance of a beginner does not survive 150 steps
+GAIN = replace(PLAN, iterations=100, lengths=((0, 50), (40, 150)), rate=(4e-3, 1e-4))
+SHORT = ((0, 30), (30, 60), (50, 150))  # the covariance of a beginner does not survive 150 steps
 MSE = relative(losses.squared_error)
 NETWORKS = (
     Network("RKN", rkn.initial, rkn.recursive_kalmannet, losses.surprise, PLAN, 3),
@@ -84,7 +84,7 @@ def _shorter(networks: Sequence[Network], iterations: int) -> tuple[Network, ...
     return tuple(replace(n, seeds=1, plan=replace(n.plan, iterations=iterations)) for n in networks)
 
 
-FULL = Study(LEVELS, NETWORKS, _shorter((*NETWORKS, SINGLE), 120), 1000, 200)
+FULL = Study(LEVELS, NETWORKS, _shorter((*NETWORKS, SINGLE), 80), 1000, 100)
 QUICK = Study((20, 40, 60), _shorter(NETWORKS, 80), _shorter(NETWORKS[:1], 60), 300, 50)
 
 

@@ -49,8 +49,9 @@ def test_what_a_step_costs(network):
     torch.set_num_threads(1)
     one, batch, stack = (seconds(network, *how) for how in ((1, 1), (1, SERIES), (15, SERIES)))
     torch.set_num_threads(threads)
-    print(
-        f"\n{network.name}: a window of 50 steps, one series {one:.3f} s; {SERIES} series {batch:.3f} s, "
-        f"{SERIES * one / batch:.1f} times faster than one after the other; 15 networks of {SERIES} series {stack:.3f} s, "
-        f"{15 * batch / stack:.1f} times faster than one after the other"
+    told = (
+        "\n{}: a window of 50 steps of one series {:.3f} s; {} series {:.3f} s, {:.1f} times faster than in a loop; 15 "
     )
+    told += "networks of as many {:.3f} s, {:.1f} times faster than in a loop"
+    side, deep = SERIES * one / batch, 15 * batch / stack
+    print(told.format(network.name, one, SERIES, batch, side, stack, deep))
