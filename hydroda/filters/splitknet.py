@@ -25,7 +25,9 @@ FLOOR = 1e-8  # of the diagonal of a Cholesky factor
 def initial(state: Tensor, observation: Tensor, seeds: Iterable[int], *, cholesky: bool = False) -> dict[str, Tensor]:
     """Untrained weights for the scales of states (net, n) and observations (net, q); `cholesky`: for `cholesky_knet`.
 
-    Each network is Linear(→ 80 (n + q)), two recurrent units of 2 (n² + q²), Linear(→ 4 n q), Linear(→ entries).
+    Each network is Linear(→ 80 (n + q)), two recurrent units of 2 (n² + q²), Linear(→ 4 n q), Linear(→ entries). What
+    it says begins near the identity, so near a Kalman gain for errors of the size of the scales: with a gain near zero
+    a state that is not observed drifts out of the range in which a network learns.
     """
     (nets, n), q = state.shape, observation.shape[-1]
     size = 2 * (n * n + q * q)
@@ -36,10 +38,14 @@ def initial(state: Tensor, observation: Tensor, seeds: Iterable[int], *, cholesk
             Layer(f"{name}.lower", 80 * (n + q), size, recurrent=True),
             Layer(f"{name}.upper", size, size, recurrent=True),
             Layer(f"{name}.wide", size, 4 * n * q),
-            Layer(f"{name}.last", 4 * n * q, k * (k + 1) // 2 if cholesky else k * k),
+            Layer(f"{name}.last", 4 * n * q, k * (k + 1) // 2 if cholesky else k * k, size=0.1),
         ]
     memory = torch.zeros(nets, 4 * size)
-    return networks.weights(layers, seeds, state=state, observation=observation, memory=memory)
+    found = networks.weights(layers, seeds, state=state, observation=observation, memory=memory)
+    for name, k in ((STATE, n), (GAUGE, q)):
+        one = torch.eye(k, dtype=torch.float64)
+        found[f"{name}.last.bias"] += (one[*torch.tril_indices(k, k)] if cholesky else one.flatten()).unsqueeze(-1)
+    return found
 
 
 def split_kalmannet(system: System, *, weights: Mapping[str, Tensor]) -> Filter:

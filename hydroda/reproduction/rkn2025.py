@@ -59,20 +59,21 @@ class Study:
     members: int
 
 
-PLAN = Plan(300, batch=20, lengths=((0, 50), (60, 150)), rate=(4e-3, 1e-4), every=10, patience=15)
-GAIN = replace(PLAN, iterations=100, lengths=((0, 50), (40, 150)), rate=(4e-3, 1e-4))
-SHORT = ((0, 30), (30, 60), (50, 150))  # the covariance of a beginner does not survive 150 steps
+PLAN = Plan(240, batch=20, lengths=((0, 50), (60, 150)), rate=(4e-3, 2.1e-4), every=10, patience=15)
+GAIN = replace(PLAN, iterations=100, batch=60, window=25, lengths=((0, 25), (40, 150)), rate=(4e-3, 1e-4))
+GROWING = ((0, 25), (20, 50), (40, 150))  # the covariance of a beginner does not survive 150 steps
+PAIR = replace(GAIN, iterations=70, lengths=GROWING)
 MSE = relative(losses.squared_error)
 NETWORKS = (
     Network("RKN", rkn.initial, rkn.recursive_kalmannet, losses.surprise, PLAN, 3),
     Network("KalmanNet", kalmannet.initial, kalmannet.kalmannet, MSE, GAIN, 3),
-    Network("Split-KalmanNet", splitknet.initial, splitknet.split_kalmannet, MSE, GAIN, 1),
+    Network("Split-KalmanNet", splitknet.initial, splitknet.split_kalmannet, MSE, PAIR, 1),
     Network(
         "CKN",
         partial(splitknet.initial, cholesky=True),
         splitknet.cholesky_knet,
         relative(losses.second_moment),
-        replace(GAIN, lengths=SHORT),
+        PAIR,
         1,
     ),
 )
@@ -81,11 +82,13 @@ SINGLE = Network("KalmanNet-1", kalmannet.initial_single, kalmannet.kalmannet_si
 
 def _shorter(networks: Sequence[Network], iterations: int) -> tuple[Network, ...]:
     """The same, trained less, with one seed."""
-    return tuple(replace(n, seeds=1, plan=replace(n.plan, iterations=iterations)) for n in networks)
+    return tuple(
+        replace(n, seeds=1, plan=replace(n.plan, iterations=iterations, window=25, lengths=GROWING)) for n in networks
+    )
 
 
-FULL = Study(LEVELS, NETWORKS, _shorter((*NETWORKS, SINGLE), 80), 1000, 100)
-QUICK = Study((20, 40, 60), _shorter(NETWORKS, 80), _shorter(NETWORKS[:1], 60), 300, 50)
+FULL = Study(LEVELS, NETWORKS, _shorter((*NETWORKS, SINGLE), 60), 1000, 100)
+QUICK = Study((20, 40, 60), _shorter(NETWORKS, 60), _shorter(NETWORKS[:1], 60), 300, 50)
 
 
 def run(folder: Path, *, quick: bool = False, progress: Progress = lambda fraction, text: None) -> str:
