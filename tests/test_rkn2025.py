@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -72,6 +73,7 @@ def test_the_command_writes_tables_figures_and_weights_and_goes_on(tmp_path, mon
 
     small = rkn2025.Study((20, 40), tuple(map(tiny, rkn2025.NETWORKS)), tuple(map(tiny, rkn2025.FULL.gaussian)), 6, 4)
     monkeypatch.setattr(rkn2025, "QUICK", small)
+    monkeypatch.setattr(rkn2025, "drawn", partial(drawn, steps=20))
     for name in ("TRAINING", "VALIDATION"):
         monkeypatch.setattr(rkn2025, name, (8, getattr(rkn2025, name)[1]))
     assert main(["reproduce", "rkn2025", "--quick", "--out", str(tmp_path)]) == 0
