@@ -139,7 +139,7 @@ def untrained(initial: Callable[..., Any], build: Callable[..., Filter], **row: 
 
     @cache
     def weights(n: int, q: int) -> dict[str, Tensor]:
-        return initial(torch.full((1, n), 0.7), torch.full((1, q), 0.4), (5,))
+        return initial(torch.full((1, n), 0.2), torch.full((1, q), 0.8), (5,))
 
     def made(system: System) -> Filter:
         def on(mean: Tensor) -> Filter:
