@@ -272,12 +272,14 @@ def drift(
 
 
 def reproduce(study: str, folder: Path, *, quick: bool = False, progress: Progress = silent) -> tuple[str, list[Path]]:
-    """A study of the literature made again: its tables in Markdown, and the files. Raises FileNotFoundError without the
-    data it needs, which are in the folder that HYDRODA_REAL_DATA names."""
+    """A study of the literature made again: its tables in Markdown, and the files. What the folder holds of it already
+    is not done again.
+
+    Raises FileNotFoundError without the data it needs, which are in the folder that HYDRODA_REAL_DATA names.
+    """
     made = importlib.import_module(f"hydroda.reproduction.{study}.everything")
-    text, paths = made.reproduce(
-        Path(os.environ.get("HYDRODA_REAL_DATA", REAL_DATA)), folder, quick=quick, progress=progress
-    )
+    data = Path(os.environ.get("HYDRODA_REAL_DATA", REAL_DATA))
+    text, paths = made.reproduce(data, folder / study, quick=quick, progress=progress)
     return text, paths
 
 
