@@ -56,7 +56,7 @@ MUTANTS = (  # file in hydroda/filters, what stands there, the mistake
     ("ensemble.py", "alpha = 1.0 / (1.0 + own * s.rsqrt())", "alpha = 1.0"),
     ("ensemble.py", "half = 0.5 * product", "half = 1.0 * product"),
     ("ensemble.py", "a - a.mean(1, keepdim=True))\n\n    def forecast", "a)\n\n    def forecast"),
-    ("ensemble.py", 'normal("model error", moved.shape[1]', 'normal("initial state", moved.shape[1]'),
+    ("ensemble.py", "moved + draws @ transposed(error)", "moved + draws @ error"),
     ("reduced.py", "every = torch.cat((left, product(update.gain, transposed(root(r)))), -1)", "every = left"),
     ("reduced.py", "rank**0.5 * basis", "(rank + 1) ** 0.5 * basis"),
     ("mixed.py", "others + draws @ transposed(rest)", "others"),
