@@ -22,11 +22,11 @@ from hydroda.filters.beliefs import mapped
 from hydroda.filters.networks import FIXED
 from hydroda.filters.recipe import Filter
 from hydroda.losses import Objective, Series, begin
+from hydroda.progress import Progress, silent
 
 WEIGHTS, CHECKPOINT = "hydroda weights 1", "hydroda training 1"  # formats
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam (Kingma & Ba 2015)
 Build = Callable[[Mapping[str, Tensor], Series], Filter]  # the filter of weights, for catchments of these parameters
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def train(
     task: Task,
     plan: Plan,
     path: Path,
-    progress: Progress = lambda fraction, text: None,
+    progress: Progress = silent,
 ) -> tuple[dict[str, Tensor], State]:
     """The best weights of each network on its validation series, and how it went; `path` is the checkpoint.
 

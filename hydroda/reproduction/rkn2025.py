@@ -20,10 +20,11 @@ from hydroda import files, losses, training
 from hydroda.filters import kalmannet, linear, mixture, rkn, splitknet
 from hydroda.filters.recipe import Build, Filter
 from hydroda.losses import ALONG, Loss, Run, Series, along, begin, follow, mahalanobis
+from hydroda.progress import Progress
 from hydroda.reproduction import rkn2025_report
 from hydroda.reproduction.constant_speed import FACTORS, LEVELS, SHARES, drawn, system
 from hydroda.reproduction.rkn2025_report import Band, Score
-from hydroda.training import Plan, Progress, Task
+from hydroda.training import Plan, Task
 
 TRAINING, VALIDATION, TEST = (1000, 1), (100, 2), (1000, 3)  # series, and the seed they are drawn with
 ELSEWHERE = 300  # test series of the levels a network was not trained at
@@ -91,9 +92,9 @@ FULL = Study(LEVELS, NETWORKS, _shorter((*NETWORKS, SINGLE), 60), 1000, 100)
 QUICK = Study((20, 40, 60), _shorter(NETWORKS, 60), _shorter(NETWORKS[:1], 60), 300, 50)
 
 
-def run(folder: Path, *, quick: bool = False, progress: Progress = lambda fraction, text: None) -> str:
-    """The tables, which are also written with figures, scores and weights into a folder; what is there is not done
-    again.
+def reproduce(data: Path, folder: Path, *, quick: bool = False, progress: Progress) -> tuple[str, list[Path]]:
+    """The tables and the files in a folder: these, figures, scores and weights; what is there is not done again. All
+    data are drawn, none of `data` are needed.
 
     `quick` trains a fifth as long at three levels, one seed each, and scores on fewer series: minutes on one core.
     """
@@ -117,7 +118,7 @@ def run(folder: Path, *, quick: bool = False, progress: Progress = lambda fracti
     files.replace(folder / "rkn2025.json", (json.dumps([asdict(s) for s in scores], indent=1) + "\n").encode())
     rkn2025_report.write(folder, text, bands, study.levels[len(study.levels) // 2])
     progress(1.0, "done")
-    return text
+    return text, sorted(path for path in folder.iterdir() if path.suffix in (".md", ".png", ".json"))
 
 
 def train(
