@@ -146,12 +146,13 @@ def errors(bands: Sequence[Band], level: int) -> Figure:
 
 def consistency(bands: Sequence[Band], level: int) -> Figure:
     """RMS error over all series, and the RMS of the deviation that is claimed."""
+    top = 1.05 * np.maximum(*(np.max([getattr(b, n).max(0) for b in bands], 0) for n in ("rms", "rms_claimed")))
 
     def draw(axes: Axes, band: Band, i: int, time: np.ndarray) -> None:
         colour = LOOKS[band.name]
         axes.plot(time, band.rms[:, i], color=colour, linewidth=1.6, label=f"{band.name}, RMS error")
         axes.plot(time, band.rms_claimed[:, i], color=colour, linestyle="--", label=f"{band.name}, claimed")
-        axes.set_ylim(bottom=0.0)
+        axes.set_ylim(0.0, top[i])
 
     return _two(bands, draw, "RMS", f"All series at {level} dB: error, and what a filter claims of it")
 
