@@ -41,8 +41,9 @@ def test_classical_filters_have_their_exact_errors(level):
         (oracle, ORACLE[level], 2.0, 1.0),
         (merged, *GPB1[level], both),
     ):
-        assert abs(found.mse - mse) < 2 * draws * found.mse_error, found
-        assert abs(found.msmd - msmd) < 2 * draws * found.msmd_error, found
+        # twelve comparisons: one beyond two standard errors is likely, one beyond three is not
+        assert abs(found.mse - mse) < 3 * draws * found.mse_error, found
+        assert abs(found.msmd - msmd) < 3 * draws * found.msmd_error, found
     assert told.mse_error == pytest.approx({20: 0.029, 60: 0.089}[level], rel=0.1)
 
 
