@@ -412,21 +412,25 @@ def drift(
 
 
 @app.command(sort_key=12)
-def reproduce(study: Literal["pauwels2013"], /, *, out: Path = Path("reproduction"), quick: bool = False) -> int:
+def reproduce(
+    study: Literal["pauwels2013", "rkn2025"], /, *, out: Path = Path("reproduction"), quick: bool = False
+) -> int:
     """Make a study of the literature again: its tables beside those published, and its pictures. Needs no settings.
 
-    The data are in the folder that HYDRODA_REAL_DATA names. [default: ../shared/data]
+    Stopped, rkn2025 goes on where it was. pauwels2013 needs the folder of real data that HYDRODA_REAL_DATA names.
+    [default: ../shared/data]
 
     Example: HYDRODA_REAL_DATA=~/data hydroda reproduce pauwels2013 --out biases
 
     Parameters
     ----------
     study
-        pauwels2013: biases of forecast and gauge at once, HBV on the Zwalm.
+        pauwels2013: biases of forecast and gauge at once, HBV on the Zwalm;
+        rkn2025: learned gains under observation errors of two sizes (Mortada et al. 2025).
     out
         Where tables and pictures are written.
     quick
-        Search short.
+        A smaller version: a short search, minutes of training instead of hours.
     """
     from hydroda import steps
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 REAL_DATA = "../shared/data"
+STUDIES = {"pauwels2013": "pauwels2013.everything", "rkn2025": "rkn2025"}  # and the file of each
 OVERLAP = 240 * HOUR  # how far before the newest observation a source is asked again, for what came late
 
 
@@ -272,12 +273,14 @@ def drift(
 
 
 def reproduce(study: str, folder: Path, *, quick: bool = False, progress: Progress = silent) -> tuple[str, list[Path]]:
-    """A study of the literature made again: its tables in Markdown, and the files. Raises FileNotFoundError without the
-    data it needs, which are in the folder that HYDRODA_REAL_DATA names."""
-    made = importlib.import_module(f"hydroda.reproduction.{study}.everything")
-    text, paths = made.reproduce(
-        Path(os.environ.get("HYDRODA_REAL_DATA", REAL_DATA)), folder, quick=quick, progress=progress
-    )
+    """One of `STUDIES` made again: its tables in Markdown, and the files, in a folder of its own.
+
+    Raises FileNotFoundError without the data it needs, which are in the folder that HYDRODA_REAL_DATA names.
+    """
+    made = importlib.import_module(f"hydroda.reproduction.{STUDIES[study]}")
+    data = Path(os.environ.get("HYDRODA_REAL_DATA", REAL_DATA))
+    own = folder / (f"{study}-quick" if quick else study)
+    text, paths = made.reproduce(data, own, quick=quick, progress=progress)
     return text, paths
 
 

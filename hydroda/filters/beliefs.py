@@ -174,6 +174,49 @@ class Particles:
         return replace(self, members=mean + (self.members - mean) * f)
 
 
+@dataclass(frozen=True)
+class Point:
+    """A mean (c, 1, n) of a filter that knows nothing of its error: the covariance is NaN, so that nobody takes it for
+    certainty."""
+
+    mean: Tensor
+
+    @property
+    def cov(self) -> Tensor:
+        """(c, n, n), NaN."""
+        return torch.full_like(self.mean.transpose(-1, -2) * self.mean, torch.nan)
+
+    def shifted(self, d: Tensor) -> "Point":
+        """The belief with its mean moved by d (c, 1, n)."""
+        return Point(self.mean + d)
+
+
+@dataclass(frozen=True)
+class GaussianSum:
+    """Means (c, N, n) and covariances (c, N, n, n) of Gaussians, with the logarithms (c, N) of weights that sum to
+    one."""
+
+    means: Tensor
+    covs: Tensor
+    log_weights: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """(c, 1, n)."""
+        return (self.log_weights.exp().unsqueeze(-1) * self.means).sum(1, keepdim=True)
+
+    @property
+    def cov(self) -> Tensor:
+        """(c, n, n), the spread of the means included."""
+        a = self.means - self.mean
+        spread = a.unsqueeze(-1) * a.unsqueeze(-2)
+        return (self.log_weights.exp()[..., None, None] * (self.covs + spread)).sum(1)
+
+    def shifted(self, d: Tensor) -> "GaussianSum":
+        """The belief with every mean moved by d (c, 1, n)."""
+        return replace(self, means=self.means + d)
+
+
 Belief = Any  # one of the classes here and in `nested`; filters agree on its attributes, not on a common ancestor
 
 

@@ -9,7 +9,17 @@ from typing import Any
 
 from torch import Tensor
 
-from hydroda.filters.beliefs import Belief, Ensemble, Gaussian, Mixed, Particles, PartlyOrthogonal, SquareRoot
+from hydroda.filters.beliefs import (
+    Belief,
+    Ensemble,
+    Gaussian,
+    GaussianSum,
+    Mixed,
+    Particles,
+    PartlyOrthogonal,
+    Point,
+    SquareRoot,
+)
 
 
 @dataclass(frozen=True)
@@ -145,8 +155,49 @@ class Adaptive:
         return replace(self, state=self.state.shifted(d))
 
 
-PLAIN = (Gaussian, SquareRoot, Ensemble, Mixed, PartlyOrthogonal, Particles)
-KINDS: Mapping[str, type] = {made.__name__: made for made in (*PLAIN, WithBias, TwoBiases, Separate, Steady, Adaptive)}
+@dataclass(frozen=True)
+class Learned:
+    """A belief, and what a network is told of the past: the forecast of this hour and the analysis of the hour before
+    (c, 1, n), how that differed from its own forecast (`correction`) and from the analysis before it (`change`), the
+    last observation (c, q), and the memory of the network (c, 1, k)."""
+
+    state: Belief
+    prior: Tensor
+    analysed: Tensor
+    correction: Tensor
+    change: Tensor
+    observation: Tensor
+    memory: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """(c, 1, n)."""
+        return self.state.mean
+
+    @property
+    def cov(self) -> Tensor:
+        """(c, n, n)."""
+        return self.state.cov
+
+    def shifted(self, d: Tensor) -> "Learned":
+        """The belief with its mean moved by d (c, 1, n)."""
+        return replace(self, state=self.state.shifted(d))
+
+    def moved(self, state: Belief) -> "Learned":
+        """The belief an hour later, when the model has made `state` of it."""
+        return replace(
+            self,
+            state=state,
+            prior=state.mean,
+            analysed=self.mean,
+            correction=self.mean - self.prior,
+            change=self.mean - self.analysed,
+        )
+
+
+PLAIN = (Gaussian, SquareRoot, Ensemble, Mixed, PartlyOrthogonal, Particles, Point, GaussianSum)
+HOLDING = (WithBias, TwoBiases, Separate, Steady, Adaptive, Learned)
+KINDS: Mapping[str, type] = {made.__name__: made for made in (*PLAIN, *HOLDING)}
 
 
 def kind(belief: Belief) -> str:

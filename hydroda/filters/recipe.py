@@ -65,14 +65,15 @@ class Hour(NamedTuple):
 class Predicted(NamedTuple):
     """What a belief expects to be observed.
 
-    Mean (c, q), cov(x, y) (c, n, q), cov(y) (c, q, q) without the observation error, and a root (c, q, k) of it if the
-    belief has one.
+    Mean (c, q), cov(x, y) (c, n, q), cov(y) (c, q, q) without the observation error, a root (c, q, k) of it if the
+    belief has one, and the derivative H (c, q, n) of what is seen if the filter takes it.
     """
 
     mean: Tensor
     cross: Tensor
     cov: Tensor
     root: Tensor | None = None
+    slope: Tensor | None = None
 
     @classmethod
     def of_members(cls, members: Tensor, seen: Tensor) -> "Predicted":
@@ -124,6 +125,8 @@ class Recipe:
     init(mean (c, 1, n), cov (c, n, n), noise) → belief
     forecast(belief, hour) → belief
     observe(belief) → Predicted
+    attend(belief, predicted, innovation, seen, hour) → belief, if it learns: what an innovation does to its memory,
+    from which the gain is then read
     gain(belief, predicted, innovation, R) → K (c, n, q)
     correct(belief, predicted, update, R, hour) → belief
 
@@ -136,6 +139,7 @@ class Recipe:
     observe: Callable[[Belief], Predicted]
     gain: Callable[[Belief, Predicted, Tensor, Tensor], Tensor]
     correct: Callable[[Belief, Predicted, Update, Tensor, Hour], Belief]
+    attend: Callable[[Belief, Predicted, Tensor, Tensor, Hour], Belief] | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,7 @@ def without_missing(predicted: Predicted, r: Tensor, seen: Tensor) -> tuple[Pred
         cross=torch.where(seen.unsqueeze(-2), predicted.cross, 0.0),
         cov=torch.where(pairs, predicted.cov, 0.0),
         root=None if predicted.root is None else torch.where(seen.unsqueeze(-1), predicted.root, 0.0),
+        slope=None if predicted.slope is None else torch.where(seen.unsqueeze(-1), predicted.slope, 0.0),
     )
     return predicted, torch.where(pairs, r, torch.eye(seen.shape[-1]).to(r))
 
@@ -200,9 +205,10 @@ def assemble(system: System, recipe: Recipe) -> Filter:
         expected = recipe.observe(prior)
         predicted, r, innovation, seen = weighed(system, expected, hour)
         s = predicted.cov + r
-        gain = recipe.gain(prior, predicted, innovation, r)
+        told = recipe.attend(prior, predicted, innovation, seen, hour) if recipe.attend else prior
+        gain = torch.where(seen.unsqueeze(-2), recipe.gain(told, predicted, innovation, r), 0.0)
         update = Update(innovation, s, gain, likelihood(innovation, s, seen), seen, expected, r)
-        posterior = recipe.correct(prior, predicted, update, r, hour)
+        posterior = recipe.correct(told, predicted, update, r, hour)
         some = seen.any(-1)
         return posterior if some.all() else chosen(some, posterior, prior), update
 
