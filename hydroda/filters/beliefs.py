@@ -322,6 +322,34 @@ class Learned:
 
 
 @dataclass(frozen=True)
+class Guided:
+    """States with an output error (c, 1, n + k), and what a network that corrects them remembers: its own memory
+    (c, 1, h) twice, the last innovation of the model alone and the observation it belongs to (c, q), and the rain of
+    the last hours (c, 1, 3)."""
+
+    guided: Tensor
+    hidden: Tensor
+    cell: Tensor
+    innovation: Tensor
+    observation: Tensor
+    rain: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """(c, 1, n + k)."""
+        return self.guided
+
+    @property
+    def cov(self) -> Tensor:
+        """(c, n + k, n + k), NaN."""
+        return torch.full_like(self.mean.mT * self.mean, torch.nan)
+
+    def shifted(self, d: Tensor) -> "Guided":
+        """The belief with its mean moved by d (c, 1, n + k)."""
+        return replace(self, guided=self.guided + d)
+
+
+@dataclass(frozen=True)
 class GaussianSum:
     """Means (c, N, n) and covariances (c, N, n, n) of Gaussians, with the logarithms (c, N) of weights that sum to
     one."""
@@ -347,12 +375,40 @@ class GaussianSum:
         return replace(self, means=self.means + d)
 
 
+@dataclass(frozen=True)
+class Committee:
+    """The belief of a filter, and of s networks beside it what a `Guided` holds: states with output error (c, s, 1, ·),
+    memory (c, s, 1, h) twice, innovation and observation (c, s, q), rain (c, s, 1, 3)."""
+
+    state: "Belief"
+    guided: Tensor
+    hidden: Tensor
+    cell: Tensor
+    innovation: Tensor
+    observation: Tensor
+    rain: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """(c, 1, n + s ·): of the filter, and of each network."""
+        return torch.cat((self.state.mean, self.guided.flatten(1).unsqueeze(1)), -1)
+
+    @property
+    def cov(self) -> Tensor:
+        """(c, n, n), of the filter."""
+        return self.state.cov
+
+    def shifted(self, d: Tensor) -> "Committee":
+        """The belief with its mean moved by d (c, 1, n + s ·)."""
+        n = self.state.mean.shape[-1]
+        guided = self.guided + d[..., n:].reshape(self.guided.shape)
+        return replace(self, state=self.state.shifted(d[..., :n]), guided=guided)
+
+
 Belief = Any  # one of the classes above; filters agree on its attributes, not on a common ancestor
-HOLDING = (WithBias, Separate, Steady, Adaptive, Learned)
-KINDS: Mapping[str, type] = {
-    made.__name__: made
-    for made in (Gaussian, SquareRoot, Ensemble, Mixed, PartlyOrthogonal, Particles, Point, GaussianSum, *HOLDING)
-}
+HOLDING = (WithBias, Separate, Steady, Adaptive, Learned, Committee)
+PLAIN = (Gaussian, SquareRoot, Ensemble, Mixed, PartlyOrthogonal, Particles, Point, GaussianSum, Guided)
+KINDS: Mapping[str, type] = {made.__name__: made for made in (*PLAIN, *HOLDING)}
 
 
 def kind(belief: Belief) -> str:
