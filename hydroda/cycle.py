@@ -196,12 +196,11 @@ def _sound(belief: Belief) -> Tensor:
     return torch.stack([torch.isfinite(tensor).reshape(tensor.shape[0], -1).all(1) for tensor in tensors]).all(0)
 
 
-def ahead(batch: Batch, mean: Tensor, forcing: Tensor) -> Iterator[Tensor]:
-    """Runoff (c,) [mm/h] in each hour of `forcing` (T, c, m) after the mean (c, 1, n) of a belief, without errors."""
-    world = batch.filter.system
+def ahead(world: System, x: Tensor, forcing: Tensor) -> Iterator[Tensor]:
+    """Runoff (c, k) [mm/h] in each hour of `forcing` (T, c, m) after states (c, k, n), without errors."""
     for u in forcing:
-        mean = world.move(mean, u.unsqueeze(1))
-        yield world.see(mean)[:, 0, 0]
+        x = world.move(x, u.unsqueeze(1))
+        yield world.see(x)[..., 0]
 
 
 def rollout(batch: Batch, belief: Belief, open_loop: Tensor, forcing: Tensor, hours: np.ndarray) -> Rollout:
@@ -210,18 +209,21 @@ def rollout(batch: Batch, belief: Belief, open_loop: Tensor, forcing: Tensor, ho
     The median is the model run from the mean, as a forecaster would run it; the filter's own forecast supplies the
     variance, to which the error of the gauge is added.
     """
-    world, variance, background, members = batch.filter.system, [], [], []
+    world, variance, members = batch.filter.system, [], []
     with torch.inference_mode():
-        median = torch.stack(list(ahead(batch, belief.mean, forcing)))
+        if world is batch.system:  # one model for both, so one call an hour
+            both = torch.stack(list(ahead(world, torch.cat((belief.mean, open_loop), 1), forcing)))
+            median, background = both.unbind(-1)
+        else:
+            median = torch.stack(list(ahead(world, belief.mean, forcing)))[..., 0]
+            background = torch.stack(list(ahead(batch.system, open_loop, forcing)))[..., 0]
         for i in range(LEADS.size):
             u = forcing[i].unsqueeze(1)
             nothing = torch.full((u.shape[0], 1), torch.nan, dtype=u.dtype)
             belief = batch.filter.forecast(belief, Hour(u, nothing, batch.noise(hours + 1 + i)))
-            open_loop = batch.system.move(open_loop, u)
-            background.append(batch.system.see(open_loop)[:, 0, 0])
             spread = batch.filter.observe(belief).cov + world.observation_error(median[i, :, None])
             variance.append(spread[:, 0, 0])
             if isinstance(belief, Ensemble):
                 members.append(world.see(belief.members)[..., 0].T)
         every = torch.stack(members) if members else None
-        return Rollout(median, torch.stack(variance), torch.stack(background), every)
+        return Rollout(median, torch.stack(variance), background, every)

@@ -72,8 +72,8 @@ def fit(
 ) -> Calibrated:
     """The calibration of a catchment on the hours from `start` to `end`; what lies before is used to fill the stores.
 
-    Hours from `validation` on are not searched on for the model, but its parameters are chosen by them too; baselines and
-    the filter's error levels are few and are fitted to all hours.
+    The model is not searched on the hours from `validation` on, but its parameters are chosen by them too. Baselines
+    and error levels of the filter are few and are fitted to all hours.
     Raises ValueError, naming the catchment, when the period holds too little.
     """
     record = _record(settings, store, catchment, start, end)

@@ -162,7 +162,7 @@ def calibrate(
 ) -> list[Calibration]:
     """Fits catchments to their observations from `start` to `end`; one that cannot be fitted does not stop the others.
 
-    From `validation` on nothing is fitted to, but parameters are chosen by how well they do there. `effort` is a
+    The model is not searched on hours from `validation` on, but chosen by them too. `effort` is a
     `fitting.Effort`, how long to search.
     """
     from hydroda import fitting

@@ -148,8 +148,8 @@ def squared_errors(batch: Batch, known: Past, moments: Sequence[Moment]) -> np.n
         observed = known.observed[at]
         seen = torch.isfinite(observed)
         with torch.inference_mode():
-            for lead, flow in enumerate(ahead(wider, moment.belief.mean, known.forcing[at])):
-                error = flow - observed[lead]
+            for lead, flow in enumerate(ahead(wider.filter.system, moment.belief.mean, known.forcing[at])):
+                error = flow[:, 0] - observed[lead]
                 square = torch.where(seen[lead], error, 0.0).square()
                 total[:, lead] += square.reshape(-1, times, known.starts.size).sum((0, 2))
                 number[:, lead] += seen[lead].reshape(-1, times, known.starts.size).sum((0, 2))

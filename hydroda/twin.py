@@ -289,7 +289,7 @@ def _ahead(batch: Batch, twin: Twin, analysed: Tensor) -> float:
     at = torch.arange(0, count - lead, EVERY)
     rows = batch.rows(np.tile(np.arange(c), at.numel()))
     weather = torch.stack([twin.forcing[twin.settle + at + 1 + j].flatten(0, 1) for j in range(lead)])
-    *_, flow = ahead(rows, analysed[at].flatten(0, 1), weather)
+    *_, flow = ahead(rows.filter.system, analysed[at].flatten(0, 1), weather)
     valid = twin.settle + at + lead
     real = twin.discharge[valid]
     return float(_ratio(_square(flow.reshape(-1, c), real), _square(twin.open_loop_discharge[valid], real), real))
