@@ -18,6 +18,7 @@ from hydroda.losses import Objective, Series
 from hydroda.schema import LEADS
 
 WINDOW, SETTLE, EVERY = 240, 24, 2  # hours of a window, of these without forecasts, and between forecasts
+LENGTH = WINDOW + LEADS.size
 WINDOWS = 1500  # for each network to choose from
 DISTURBED = 0.3  # spread of the logarithm of stores a window begins with
 CHUNK, WARM, SCORED = 1500, 500, 3  # the same of a long run for validation; short ones hide a drift of stores
@@ -47,7 +48,7 @@ def windows(past: Past, batch: Batch, first: int, last: int, nets: int, seed: in
     disturbed, so that a network learns to correct them and not only to keep what another filter left.
     """
     rng = np.random.default_rng(seed)
-    starts = np.arange(max(first, 1), last - WINDOW - LEADS.size)
+    starts = np.arange(max(first, 1), last - LENGTH)
     flow = np.lib.stride_tricks.sliding_window_view(np.nan_to_num(past.observed.numpy()), WINDOW)[starts]
     weight = np.sqrt(flow.max(1))
     drawn = rng.choice(starts, (nets * WINDOWS,), p=weight / weight.sum())
@@ -55,7 +56,7 @@ def windows(past: Past, batch: Batch, first: int, last: int, nets: int, seed: in
     factor = np.exp(DISTURBED * rng.normal(size=x.shape))
     assert batch.system.stores is not None
     x = torch.where(batch.system.stores, x * torch.from_numpy(factor), x)
-    every = series(past, batch, x, drawn, WINDOW + LEADS.size)
+    every = series(past, batch, x, drawn, LENGTH)
     return every, torch.arange(nets * WINDOWS).reshape(nets, WINDOWS)
 
 
@@ -119,7 +120,12 @@ def _rolled(made: Filter, x: Tensor, series: Series, at: Tensor) -> tuple[Tensor
     def square(a: Tensor, b: Tensor) -> Tensor:
         return torch.where(there, (a - b).square(), torch.nan)
 
-    return square(flow, real), square(*(value.clamp(min=NO_FLOW).sqrt() for value in (flow, real)))
+    return square(flow, real), square(root(flow), root(real))
+
+
+def root(runoff: Tensor) -> Tensor:
+    """The square root of runoff, with a finite derivative."""
+    return runoff.clamp(min=NO_FLOW).sqrt()
 
 
 def teaching(reference: Reference, nets: int) -> Objective:
