@@ -380,6 +380,99 @@ def twin(*filters: str, days: int = 90, folder: Path = Path("twin")) -> int:
     return int(tried.failed)
 
 
+@app.command(sort_key=12)
+def drift(
+    station: str,
+    start: str,
+    end: str,
+    /,
+    *,
+    at: str,
+    error: float = 0.15,
+    state_fraction: float = 1.0,
+    gauge_ratio: float = 0.003,
+    additive: bool = False,
+    out: Path = Path("drift.png"),
+    common: Common = COMMON,
+) -> int:
+    """Let a gauge go wrong in a past period: forecasts with and without its bias estimated, and the bias found.
+
+    Nothing of the deployment changes. Try shares here before [[filter.modifier]] name = "bias.two_stage".
+
+    Example: hydroda drift dornbirn 2002-01-01 2003-12-31 --at 2003-01-01 --error 0.15
+
+    Parameters
+    ----------
+    station
+        Id.
+    start
+        First hour.
+    end
+        Last hour.
+    at
+        Hour from which the gauge is wrong.
+    error
+        Share of the discharge by which it then reads too high.
+    state_fraction
+        Of the error covariance, that of the state; the rest is the bias of the forecast.
+    gauge_ratio
+        Variance of the gauge's bias over that of the expected discharge: how fast it is followed.
+    additive
+        Estimate a bias that does not grow with the flow.
+    out
+        Where the picture is written.
+    """
+    settings, (first, last) = common.settings, period(start, end)
+    settings.catchment(station)
+    from hydroda import steps
+
+    with progress("drift") as told:
+        text = steps.drift(
+            settings,
+            station,
+            first,
+            last,
+            utc(at),
+            out,
+            error=error,
+            state_fraction=state_fraction,
+            gauge_ratio=gauge_ratio,
+            relative=not additive,
+            progress=told,
+        )
+    print(f"{text}\n{out}")
+    return 0
+
+
+@app.command(sort_key=13)
+def reproduce(
+    study: Literal["pauwels2013", "rkn2025"], /, *, out: Path = Path("reproduction"), quick: bool = False
+) -> int:
+    """Make a study of the literature again: its tables beside those published, and its pictures. Needs no settings.
+
+    Stopped, rkn2025 goes on where it was. pauwels2013 needs the folder of real data that HYDRODA_REAL_DATA names.
+    [default: ../shared/data]
+
+    Example: HYDRODA_REAL_DATA=~/data hydroda reproduce pauwels2013 --out biases
+
+    Parameters
+    ----------
+    study
+        pauwels2013: biases of forecast and gauge at once, HBV on the Zwalm;
+        rkn2025: learned gains under observation errors of two sizes (Mortada et al. 2025).
+    out
+        Where tables and pictures are written.
+    quick
+        A smaller version: a short search, minutes of training instead of hours.
+    """
+    from hydroda import steps
+
+    with progress("reproduce") as told:
+        text, paths = steps.reproduce(study, out, quick=quick, progress=told)
+    print("\n".join((text, *map(str, paths))))
+    return 0
+
+
 @app.command(sort_key=9)
 def report(*, common: Common = COMMON) -> int:
     """Write a page with the latest forecasts and scores, to be opened in a browser.

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from hydroda import netcdf
-from hydroda.fields import FLAG_VALUES, MISSING
+from hydroda.fields import DISCHARGE, FLAG_VALUES, MISSING
 from hydroda.quality import FAIL
 from hydroda.schema import LEADS, QUANTILES, STATION_ID, quantile_name
 from hydroda.units import HOUR, iso
@@ -102,7 +102,7 @@ def _numbers(ds: xr.Dataset) -> Iterator[str]:
         if values.dtype != np.float32:
             yield f"{name} is {values.dtype}, expected float32"
         yield from _where(ds, name, np.isinf(values), "is infinite")
-        if variable.attrs["units"] == "m3 s-1" and "time" in variable.dims:
+        if variable.attrs.get("standard_name", "").startswith(DISCHARGE) and "time" in variable.dims:
             yield from _where(ds, name, values < 0, "is negative")
         if str(name).startswith("exceedance_probability"):
             yield from _where(ds, name, (values < 0) | (values > 1), "is not in [0, 1]")

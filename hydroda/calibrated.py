@@ -19,7 +19,7 @@ GAUGE = "gauge"
 
 @dataclass(frozen=True)
 class Taught:
-    """Networks trained for a catchment: the digest of their file, their share in its forecasts, and how it was found."""
+    """Networks trained for a catchment: digest of their file, their share in its forecasts, how it was found."""
 
     sha256: str
     share: float

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import xarray as xr
+from scores import continuous
 from torch import Tensor
 
 from hydroda.cycle import trajectory
@@ -176,7 +178,5 @@ def runoff(model: Model, parameters: np.ndarray, states: Tensor) -> np.ndarray:
 def _scores(simulated: np.ndarray, observed: np.ndarray) -> tuple[float, float]:
     """NSE and KGE (Kling et al. 2012) over the hours that are observed."""
     seen = np.isfinite(observed)
-    s, o = simulated[seen], observed[seen]
-    nse = 1.0 - float(np.mean((s - o) ** 2) / np.var(o))
-    beta, gamma = s.mean() / o.mean(), (s.std() / s.mean()) / (o.std() / o.mean())
-    return nse, float(1.0 - np.sqrt((np.corrcoef(s, o)[0, 1] - 1) ** 2 + (beta - 1) ** 2 + (gamma - 1) ** 2))
+    s, o = (xr.DataArray(values[seen]) for values in (simulated, observed))
+    return float(continuous.nse(s, o)), float(continuous.kge(s, o, method="2012"))

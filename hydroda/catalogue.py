@@ -13,7 +13,8 @@ provider's client library. So the functions are looked at, not imported:
 
 import ast
 import difflib
-from collections.abc import Iterator
+import importlib
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -106,6 +107,25 @@ def models() -> dict[str, Choice]:
 def sources() -> dict[str, Choice]:
     """Every kind of source -> its options."""
     return {kind: _choice(kind, function, 3) for kind, function in _functions("sources") if function.name == "read"}
+
+
+def taken_apart(name: str, known: Collection[str]) -> list[str]:
+    """A filter, one of those `known`, and its modifiers: "sigma.ukf+reduce.steady" in its parts.
+
+    Raises ValueError naming what there is not.
+    """
+    own, *others = name.split("+")
+    for part, what, choices in ((own, "filter", known), *((other, "modifier", modifiers()) for other in others)):
+        if part not in choices:
+            raise ValueError(f"there is no {what} {part!r} to try; {closest(part, sorted(choices))}")
+    return [own, *others]
+
+
+def function(folder: str, name: str) -> Callable[..., Any]:
+    """What "family.name" in a folder of the package stands for; loads its file and with it torch."""
+    family, _, own = name.partition(".")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"hydroda.{folder}.{family}"), own)
+    return found
 
 
 def closest(found: str, allowed: list[str]) -> str:

@@ -7,7 +7,7 @@ filter they were not tuned for is at a disadvantage.
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ import numpy as np
 
 from hydroda import catalogue, files, hindcasting, netcdf, scoring, verification
 from hydroda.domain import store_of
+from hydroda.progress import Progress, among
 from hydroda.settings import Filter, Settings
 
 LINKED = ("observations", "forecasts", "parameters")
 LEADS = (1, 2, 3, 6, 9, 12, 18, 24)
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,10 @@ def chosen(names: Sequence[str]) -> dict[str, Filter]:
     "sigma.ukf+reduce.steady" is a filter with a modifier. Raises ValueError naming what there is not.
     """
     found = {}
+    choices = {**catalogue.filters(), **catalogue.modifiers()}
     for name in names or sorted(catalogue.filters()):
-        own, *modifiers = name.split("+")
-        for part, what, choices in (
-            (own, "filter", catalogue.filters()),
-            *((modifier, "modifier", catalogue.modifiers()) for modifier in modifiers),
-        ):
-            if part not in choices:
-                raise ValueError(f"there is no {what} {part!r}; {catalogue.closest(part, sorted(choices))}")
+        own, *modifiers = catalogue.taken_apart(name, catalogue.filters())
+        for part in (own, *modifiers):
             if choices[part].required:
                 raise ValueError(f"{part} needs {', '.join(sorted(choices[part].required))}, which only settings give")
         found[name] = Filter.model_validate({"name": own, "modifier": [{"name": modifier} for modifier in modifiers]})
@@ -69,10 +65,6 @@ def compare(
     filters = chosen(names)
     results = []
     for i, (name, own) in enumerate(filters.items()):
-
-        def told(fraction: float, text: str, before: int = i, what: str = name) -> None:
-            progress((before + fraction) / len(filters), f"{what}, {text}")
-
         place = folder / name
         kept = place / f"{start}_{end}.json".replace(":", "")
         if kept.exists():
@@ -82,6 +74,7 @@ def compare(
         one = _deployment(settings, own, place)
         began = time.perf_counter()
         try:
+            told = among(progress, i, len(filters), name)
             hindcasting.hindcast(one, start, end, forcing="observed", products=False, progress=told)
             scores = verification.summary_json(netcdf.read(scoring.verify(one, start, end, kind="hindcast")))
         except (ValueError, RuntimeError) as error:

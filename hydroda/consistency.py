@@ -46,6 +46,16 @@ class Consistency:
     level: float
 
     @property
+    def biased(self) -> bool:
+        """Whether the mean is further from zero than chance takes it."""
+        return abs(self.mean) > _two_sided(self.level) * self.mean_error
+
+    @property
+    def white(self) -> bool:
+        """Whether the autocorrelations may be chance."""
+        return not self.ljung_box < 1 - self.level
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong, in words. A consistent filter shows each of three problems with probability 1 − level."""
         nis, found = self.nis, []
@@ -56,10 +66,10 @@ class Consistency:
             size = f"{ratio:.3g} times larger" if ratio > 1 else f"{1 / max(ratio, 1e-9):.3g} times smaller"
             expected = f"NIS {nis.mean:.3g}, expected {nis.low:.3g}-{nis.high:.3g}"
             found.append(f"innovations are {size} than their error says ({expected})")
-        if abs(self.mean) > _two_sided(self.level) * self.mean_error:
+        if self.biased:
             error = f"{self.mean_error:.2g}"
             found.append(f"innovations are biased: their mean is {self.mean:+.2g} standard deviations, error {error}")
-        if self.ljung_box < 1 - self.level:
+        if not self.white:
             lag = int(np.nanargmax(np.abs(self.autocorrelation)))
             largest = f"{self.autocorrelation[lag]:+.2f} at lag {lag + 1}, bound {self.bound:.2g}"
             found.append(f"innovations are not white: autocorrelation {largest} (Ljung-Box p = {self.ljung_box:.2g})")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hydroda.filters.beliefs import Belief, Ensemble, chosen, named
+from hydroda.filters.nested import TwoBiases
 from hydroda.filters.networks import Trained
 from hydroda.filters.noise import Noise, address
 from hydroda.filters.recipe import Filter, Hour, System, Unknowns
@@ -121,11 +122,22 @@ class Moment:
     open_loop: Tensor
 
 
+class Biases(NamedTuple):
+    """What a filter found of biases, positive too high, with standard deviations: of the gauge (c,) [mm/h], of the
+    states (c, n) that the model integrates."""
+
+    gauge: Tensor
+    gauge_error: Tensor
+    states: Tensor
+    state_errors: Tensor
+
+
 class Analysis(NamedTuple):
     """One hour of a filter in runoff (c,) [mm/h]: before and after its observation, with the error of the latter.
 
     `normalised_innovation` (c,) is d / √S, white and of variance one in a consistent filter, NaN where none was seen.
-    `repaired` (c,) marks catchments whose belief broke down in this hour and was set back to the open loop.
+    `repaired` (c,) marks catchments whose belief broke down in this hour and was set back to the open loop. `biases`
+    are there where the filter estimates any; the estimate is without them, the background is what the gauge would read.
     """
 
     moment: Moment
@@ -135,6 +147,7 @@ class Analysis(NamedTuple):
     open_loop: Tensor
     normalised_innovation: Tensor
     repaired: Tensor
+    biases: Biases | None = None
 
 
 class Rollout(NamedTuple):
@@ -187,7 +200,25 @@ def assimilate(batch: Batch, start: Moment, forcing: Tensor, observation: Tensor
                 batch.system.see(open_loop)[:, 0, 0],
                 torch.where(seen, update.innovation[:, 0] / update.innovation_cov[:, 0, 0].sqrt(), torch.nan),
                 ~sound,
+                _found(belief),
             )
+
+
+def _found(belief: Belief) -> Biases | None:
+    """The biases a belief holds, below whatever changes them."""
+    held = _two_biases(belief)
+    if held is None:
+        return None
+    states = held.bias_cov.diagonal(dim1=-2, dim2=-1).clamp(min=0.0).sqrt()
+    return Biases(held.gauge[:, 0, 0], held.gauge_error[:, 0, 0], held.bias[:, 0], states)
+
+
+def _two_biases(belief: Belief) -> TwoBiases | None:
+    while not isinstance(belief, TwoBiases):
+        belief = getattr(belief, "state", None)
+        if belief is None:
+            return None
+    return belief
 
 
 def _sound(belief: Belief) -> Tensor:
@@ -196,11 +227,15 @@ def _sound(belief: Belief) -> Tensor:
     return torch.stack([torch.isfinite(tensor).reshape(tensor.shape[0], -1).all(1) for tensor in tensors]).all(0)
 
 
-def ahead(world: System, x: Tensor, forcing: Tensor) -> Iterator[Tensor]:
-    """Runoff (c, k) [mm/h] in each hour of `forcing` (T, c, m) after states (c, k, n), without errors."""
+def ahead(world: System, x: Tensor, forcing: Tensor, bias: Tensor | float = 0.0) -> Iterator[Tensor]:
+    """Runoff (c, k) [mm/h] in each hour of `forcing` (T, c, m) after states (c, k, n), without errors.
+
+    A `bias` (c, k, n) of the states the model integrates is there all the way, and not seen.
+    """
+    x = x + bias
     for u in forcing:
         x = world.move(x, u.unsqueeze(1))
-        yield world.see(x)[..., 0]
+        yield world.see(x - bias)[..., 0]
 
 
 def rollout(batch: Batch, belief: Belief, open_loop: Tensor, forcing: Tensor, hours: np.ndarray) -> Rollout:
@@ -211,11 +246,13 @@ def rollout(batch: Batch, belief: Belief, open_loop: Tensor, forcing: Tensor, ho
     """
     world, variance, members = batch.filter.system, [], []
     with torch.inference_mode():
+        held = _two_biases(belief)
+        bias = torch.zeros_like(belief.mean) if held is None else held.bias
         if world is batch.system:  # one model for both, so one call an hour
-            both = torch.stack(list(ahead(world, torch.cat((belief.mean, open_loop), 1), forcing)))
-            median, background = both.unbind(-1)
+            both, biases = torch.cat((belief.mean, open_loop), 1), torch.cat((bias, torch.zeros_like(bias)), 1)
+            median, background = torch.stack(list(ahead(world, both, forcing, biases))).unbind(-1)
         else:
-            median = torch.stack(list(ahead(world, belief.mean, forcing)))[..., 0]
+            median = torch.stack(list(ahead(world, belief.mean, forcing, bias)))[..., 0]
             background = torch.stack(list(ahead(batch.system, open_loop, forcing)))[..., 0]
         for i in range(LEADS.size):
             u = forcing[i].unsqueeze(1)
@@ -223,7 +260,8 @@ def rollout(batch: Batch, belief: Belief, open_loop: Tensor, forcing: Tensor, ho
             belief = batch.filter.forecast(belief, Hour(u, nothing, batch.noise(hours + 1 + i)))
             spread = batch.filter.observe(belief).cov + world.observation_error(median[i, :, None])
             variance.append(spread[:, 0, 0])
-            if isinstance(belief, Ensemble):
-                members.append(world.see(belief.members)[..., 0].T)
+            whole = belief.state if isinstance(belief, TwoBiases) else belief
+            if isinstance(whole, Ensemble):
+                members.append(world.see(whole.members - bias)[..., 0].T)
         every = torch.stack(members) if members else None
         return Rollout(median, torch.stack(variance), background, every)

@@ -1,9 +1,8 @@
 """Calibrated catchments as batches: those that share a model are computed together, on tensors."""
 
 import hashlib
-import importlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -15,7 +14,7 @@ from hydroda import catalogue, cycle, training
 from hydroda.calibrated import GAUGE, Calibrated
 from hydroda.cycle import Batch, Levels
 from hydroda.domain import Domain
-from hydroda.filters.committee import with_networks
+from hydroda.filters.lstm import with_networks
 from hydroda.filters.networks import Trained
 from hydroda.filters.recipe import Build
 from hydroda.models.model import Model
@@ -82,11 +81,13 @@ def _networks(domain: Domain, member: Calibrated) -> dict[str, torch.Tensor]:
     path = domain.store.weights_path(member.station)
     try:
         if hashlib.sha256(path.read_bytes()).hexdigest() != taught.sha256:
-            raise ValueError("are not those that were trained with the parameters beside them")
+            raise ValueError("not what was trained with the parameters beside it")
+        if taught.report.get("filter") != domain.settings.filter.model_dump(mode="json"):
+            raise ValueError("trained beside another filter")
         weights, _ = training.load(path)
         states = len(build_model(member.model, member.temperature).states)
         if weights["fixed.content"].shape[-1] != states:
-            raise ValueError(f"are for {weights['fixed.content'].shape[-1]} states, {member.model} has {states}")
+            raise ValueError(f"for {weights['fixed.content'].shape[-1]} states, {member.model} has {states}")
     except (OSError, ValueError, KeyError) as error:
         log.warning("%s: %s is not used (%s); the filter goes on alone", member.station, path, error)
         return {}
@@ -111,21 +112,23 @@ def _check(member: Calibrated) -> None:
 @cache
 def build_model(name: str, temperature: bool) -> Model:
     """The model "family.name", with snow where it can have it and there is temperature."""
-    family, function = name.split(".")
-    build = getattr(importlib.import_module(f"hydroda.models.{family}"), function)
-    return build(temperature=temperature) if "temperature" in catalogue.models()[name].options else build()
+    build = catalogue.function("models", name)
+    made: Model = build(temperature=temperature) if "temperature" in catalogue.models()[name].options else build()
+    return made
 
 
 def build_filter(settings: Settings) -> Build:
     """The filter of the settings with its modifiers, to be given a system."""
+    own = settings.filter
+    return built([(own.name, own.options), *((modifier.name, modifier.options) for modifier in own.modifiers)])
 
-    def named(name: str) -> Callable[..., Any]:
-        family, function = name.split(".")
-        return getattr(importlib.import_module(f"hydroda.filters.{family}"), function)
 
-    build: Build = partial(named(settings.filter.name), **settings.filter.options)
-    for modifier in settings.filter.modifiers:
-        build = named(modifier.name)(build, **modifier.options)
+def built(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> Build:
+    """A filter by name and options, changed by the modifiers that follow it, in their order."""
+    (name, options), *modifiers = parts
+    build: Build = partial(catalogue.function("filters", name), **options)
+    for name, options in modifiers:
+        build = catalogue.function("filters", name)(build, **options)
     return build
 
 

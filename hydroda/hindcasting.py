@@ -21,6 +21,7 @@ from hydroda.forecasting import Newest, Outlook, Trail, newest, outlook
 from hydroda.groups import Group, grouped
 from hydroda.known import Changes, ForecastTable
 from hydroda.operation import Issued
+from hydroda.progress import Progress, silent
 from hydroda.records import ALWAYS
 from hydroda.schema import LEADS, QUANTILES, VARIABLES, hours, months, quantile_name
 from hydroda.settings import Settings
@@ -32,7 +33,6 @@ from hydroda.window import CONTEXT, Lead, View
 log = logging.getLogger(__name__)
 BELIEF = "belief-hindcast"
 ROWS = 8192  # forecasts rolled out together
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def hindcast(
     *,
     forcing: str = "observed",
     products: bool = False,
-    progress: Progress = lambda fraction, text: None,
+    progress: Progress = silent,
 ) -> list[Path]:
     """The archives (one a month) of the forecasts of every hour from `start` to `end`; also their product files.
 

@@ -1,14 +1,19 @@
 """What is right and wrong with a deployment, in words, with what to do about it. Looks, and changes nothing."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import xarray as xr
 
 from hydroda import domain as domains
-from hydroda import netcdf
+from hydroda import gauge_bias, netcdf
+from hydroda.consistency import ENOUGH, Consistency, consistency
+from hydroda.schema import hours
 from hydroda.settings import Catchment, Settings
 from hydroda.store import Store
 from hydroda.units import HOUR, iso
@@ -18,6 +23,8 @@ ROOM = 1 << 30  # bytes below which the disk is nearly full
 OLD = 6  # hours after which a gauge is silent
 LATE = 2  # hours after which a cycle is missing
 TRIED = 3  # newest beliefs that are opened
+RECENT = 14  # days whose analyses are judged
+SURE = 0.999  # of a judgement, or chance alone would warn of a station every week
 
 
 class Finding(NamedTuple):
@@ -38,6 +45,7 @@ def inspect(settings: Settings, now: np.datetime64) -> list[Finding]:
     for catchment in settings.catchments:
         found += _catchment(store, catchment, lacking.get(catchment.id), now)
     found += _cycles(settings, store, now)
+    found += _analyses(settings, store)
     return sorted(found, key=lambda finding: LEVELS.index(finding.level))
 
 
@@ -100,3 +108,52 @@ def _cycles(settings: Settings, store: Store, now: np.datetime64) -> Iterator[Fi
                 netcdf.read(path)
             except (netcdf.DamagedFile, FileNotFoundError) as error:
                 yield Finding("warning", f"{error}", f"hydroda run --cycle {iso(cycle)} --force makes it again")
+    yield from _gauges(store.product_path("an", cycles[0]))
+
+
+def _analyses(settings: Settings, store: Store) -> Iterator[Finding]:
+    """Whether forecasts of the next hour erred as much as they said, and by chance; nothing where there are too few."""
+    parts = []
+    for newest in store.cycles("belief")[:1]:
+        for day in range(RECENT):
+            with contextlib.suppress(FileNotFoundError, netcdf.DamagedFile, KeyError):
+                path = store.product_path("an", newest - day * 24 * HOUR)
+                parts.append(netcdf.read(path)["normalised_innovation"])
+    if not parts:
+        return
+    ratio = xr.concat(parts, "time", join="outer").sortby("time")
+    ratio = ratio.reindex(time=hours(ratio.time.values[0], ratio.time.values[-1]))
+    names = [str(name) for name in ratio.station.values]
+    for judged in consistency(ratio.transpose("time", "station").values, names, level=SURE):
+        said = "; ".join(_inconsistent(judged))
+        if said and judged.station in [catchment.id for catchment in settings.catchments]:
+            remedy = (
+                f"a faulty gauge, or rain it does not know of? else: hydroda calibrate {judged.station} on new years"
+            )
+            yield Finding("warning", f"{judged.station}, last {RECENT} days: {said}", remedy)
+
+
+def _inconsistent(found: Consistency) -> Iterator[str]:
+    """What is wrong with the forecasts of the next hour, in the words of one who reads them."""
+    nis = found.nis
+    if nis.count < ENOUGH:
+        return
+    size = f"errors an hour ahead are {np.sqrt(nis.mean):.2g} times as large as stated"
+    if nis.mean > nis.high:
+        yield f"{size}, so the river leaves the published band more often than it should"
+    elif nis.mean < nis.low:
+        yield f"{size}, so the published band is too wide"
+    if found.biased:
+        yield f"the river is mostly {'higher' if found.mean > 0 else 'lower'} than forecast"
+    if not found.white:
+        yield "errors follow a pattern: that of one hour foretells the next"
+
+
+def _gauges(path: Path) -> Iterator[Finding]:
+    """Gauges whose bias, where the filter estimates one, is beyond its band in the newest analysis."""
+    try:
+        newest = netcdf.read(path)
+    except (netcdf.DamagedFile, FileNotFoundError):
+        return
+    for told in gauge_bias.outside(newest):
+        yield Finding("warning", told, "compare with a gauging; correct the rating, or calibrate the model again")

@@ -1,6 +1,6 @@
 """A learned gain of one catchment, from the store: training, what it is measured against, its share of forecasts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,13 +15,14 @@ from hydroda.calibration import open_loop, runoff
 from hydroda.correction import BASELINES, Correction
 from hydroda.cycle import Batch, Moment
 from hydroda.filters import lstm
-from hydroda.filters.committee import with_networks
+from hydroda.filters.lstm import with_networks
 from hydroda.filters.networks import Trained
 from hydroda.filters.recipe import Filter
 from hydroda.fitting import Record
 from hydroda.gains import Past, Reference
 from hydroda.groups import batch as batch_of
 from hydroda.losses import Series
+from hydroda.progress import Progress
 from hydroda.schema import LEADS
 from hydroda.settings import Catchment, Settings
 from hydroda.store import Store
@@ -30,7 +31,6 @@ from hydroda.training import Plan, Task
 SHARES = (0.0, 0.5, 1.0)  # of the networks in a forecast; weights fitted to a year or two are no better than a half
 DECAY = 1e-2  # of weights, in a step of rate one
 EVERY = 25  # steps between validations
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,14 @@ from hydroda.filters.beliefs import Belief
 from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Filter, Hour
 
+ALONG = ("forcing", "observation", "truth")  # what has an axis of time
+
 
 @dataclass(frozen=True)
 class Series:
     """T hours of c catchments: how a belief begins (c, 1, n), (c, n, n), parameters (c, 1, p), forcing (T, c, m),
-    observation (T, c, q) with NaN where missing, and the truth (T, c, n), NaN where nobody knows it."""
+    observation (T, c, q) with NaN where missing, and the truth (T, c, n), NaN where nobody knows it; the seed and first
+    hour of the random numbers of filters that draw."""
 
     mean: Tensor
     cov: Tensor
@@ -25,22 +28,28 @@ class Series:
     forcing: Tensor
     observation: Tensor
     truth: Tensor
+    seed: int = 0
+    hour: int = 0
 
     def rows(self, index: Tensor) -> "Series":
         """The same of some catchments."""
-        first = (x[index] for x in (self.mean, self.cov, self.parameters))
-        return Series(*first, *(x[:, index] for x in (self.forcing, self.observation, self.truth)))
+        first = {name: getattr(self, name)[index] for name in ("mean", "cov", "parameters")}
+        return replace(self, **first, **{name: getattr(self, name)[:, index] for name in ALONG})
 
     def hours(self, start: int, end: int) -> "Series":
         """The same for some hours."""
-        cut = {name: getattr(self, name)[start:end] for name in ("forcing", "observation", "truth")}
-        return replace(self, **cut)
+        return replace(self, hour=self.hour + start, **{name: getattr(self, name)[start:end] for name in ALONG})
+
+    def noise(self, k: int) -> Noise:
+        """The random numbers of an hour, counted from zero."""
+        c = self.mean.shape[0]
+        return Noise(self.seed, np.arange(c), np.full(c, self.hour + k))
 
     @property
     def digest(self) -> str:
         """SHA-256 of all numbers."""
         total = hashlib.sha256()
-        for tensor in vars(self).values():
+        for tensor in (value for value in vars(self).values() if isinstance(value, Tensor)):
             total.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
             total.update(tensor.contiguous().numpy().tobytes())
         return total.hexdigest()
@@ -62,11 +71,9 @@ Loss = Callable[[Run, Series], Tensor]  # a run along series → loss (T, c)
 
 def follow(made: Filter, belief: Belief, series: Series, doubt: Tensor | None = None) -> Run:
     """A filter run over series, its observations doubted by `doubt` (T, c, q)."""
-    noise = Noise(0, np.arange(belief.mean.shape[0]), np.zeros(belief.mean.shape[0], int))
     found = []
     for k, (u, y) in enumerate(zip(series.forcing.unsqueeze(2), series.observation, strict=True)):
-        doubted = None if doubt is None else doubt[k]
-        belief, update = made.step(belief, Hour(u, y, replace(noise, hour=noise.hour + k), doubted))
+        belief, update = made.step(belief, Hour(u, y, series.noise(k), None if doubt is None else doubt[k]))
         found.append((belief.mean.squeeze(1), belief.cov, update.innovation))
     mean, cov, innovation = (torch.stack(each) for each in zip(*found, strict=True))
     return Run(mean, cov, innovation, belief)
@@ -74,8 +81,7 @@ def follow(made: Filter, belief: Belief, series: Series, doubt: Tensor | None = 
 
 def begin(made: Filter, series: Series) -> Belief:
     """The belief series begin with."""
-    c = series.mean.shape[0]
-    return made.init(series.mean, series.cov, Noise(0, np.arange(c), np.full(c, -1)))
+    return made.init(series.mean, series.cov, series.noise(-1))
 
 
 def along(loss: Loss) -> Objective:

@@ -12,14 +12,14 @@ import numpy as np
 import xarray as xr
 
 from hydroda import domain as domains
-from hydroda import known, netcdf, products, publish, restart, window
+from hydroda import gauge_bias, known, netcdf, products, publish, restart, window
 from hydroda.attributes import Provenance
 from hydroda.domain import Domain
 from hydroda.fields import MISSING
 from hydroda.forecasting import RECENT, Outlook, Trail, moved, newest, outlook
 from hydroda.groups import Group, grouped
 from hydroda.restart import Saved
-from hydroda.schema import LEADS, hours
+from hydroda.schema import LEADS, VARIABLES, hours
 from hydroda.settings import Settings
 from hydroda.start import begin, number, stamp
 from hydroda.units import HOUR, iso, m3_per_second, utc_now
@@ -157,6 +157,8 @@ def write(
     an = store.product_path(f"an{suffix}", cycle)
     if day_too:
         datasets[an] = products.merge_day(_standing(an), _analysis(domain, cycle, issued, provenance))
+        for warning in gauge_bias.outside(datasets[an]):
+            log.warning("%s: %s", iso(cycle), warning)
     digests = publish.publish(datasets)
     if not suffix:
         publish.announce(datasets, digests, store.latest_path(), _last_observed(cycle, issued))
@@ -202,7 +204,31 @@ def _analysis(domain: Domain, cycle: np.datetime64, issued: Sequence[Issued], pr
         tests,
         values["open_loop"],
         ratio,
+        _biases(domain, issued, count),
     )
+
+
+def _biases(domain: Domain, issued: Sequence[Issued], count: int) -> dict[str, products.Bias]:
+    """The biases that filters estimate, in the last hours of their windows, by variable."""
+    shape = count, len(domain.stations)
+    found: dict[str, products.Bias] = {}
+
+    def put(name: str, units: str, of: str, columns: np.ndarray, parts: list[tuple[np.ndarray, np.ndarray]]) -> None:
+        own = found.setdefault(name, products.Bias(np.full(shape, np.nan), np.full(shape, np.nan), units, of))
+        for whole, values in zip((own.values, own.standard_error), zip(*parts, strict=True), strict=True):
+            whole[:, columns] = np.stack(values)
+
+    for i in issued:
+        held = [a.biases for a in i.trail.analyses[-count:] if a.biases is not None]
+        columns, area = i.group.columns, domain.area[i.group.columns]
+        if any(bool(b.gauge_error.any()) for b in held):
+            parts = [(m3_per_second(b.gauge.numpy(), area), m3_per_second(b.gauge_error.numpy(), area)) for b in held]
+            put(gauge_bias.NAME, VARIABLES["discharge"].units, "the discharge that the gauge reads", columns, parts)
+        if any(bool(b.state_errors.any()) for b in held):
+            for k, state in enumerate(i.group.batch.model.states):
+                parts = [(b.states[:, k].numpy(), b.state_errors[:, k].numpy()) for b in held]
+                put(f"{state.name}_bias", state.unit, f"the forecast of {state.long_name}", columns, parts)
+    return found
 
 
 def _standing(path: Path) -> xr.Dataset | None:

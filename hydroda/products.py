@@ -30,6 +30,16 @@ class Score:
     long_name: str
 
 
+@dataclass(frozen=True)
+class Bias:
+    """An estimated bias, positive too high, and its standard error (time, station), their unit and what is biased."""
+
+    values: np.ndarray
+    standard_error: np.ndarray
+    units: str
+    of: str
+
+
 def forecast(
     stations: Sequence[Station],
     provenance: Provenance,
@@ -120,11 +130,13 @@ def analysis(
     tests: Mapping[str, np.ndarray] | None = None,
     open_loop: np.ndarray | None = None,
     normalised_innovation: np.ndarray | None = None,
+    biases: Mapping[str, Bias] | None = None,
 ) -> xr.Dataset:
     """The `an` product for the hours that end at `times` (datetime64, rising; the last one is the cycle).
 
-    All arrays are (time, station), discharge in m³/s; `tests` holds the flags of single quality tests by name. An
-    observation that cannot be true is withheld and its flag says fail. Raises SchemaError for wrong shapes or flags.
+    All arrays are (time, station), discharge in m³/s; `tests` holds the flags of single quality tests by name, `biases`
+    those the filter estimates by the name of their variable. An observation that cannot be true is withheld and its
+    flag says fail. Raises SchemaError for wrong shapes or flags.
     """
     estimate, standard_error, background = map(np.asarray, (estimate, standard_error, background))
     observed, observed_qc, tests = np.asarray(observed), np.asarray(observed_qc), dict(tests or {})
@@ -171,8 +183,32 @@ def analysis(
             coordinates=STATION_COORDINATES,
             coverage_content_type="qualityInformation",
         )
+    for name, bias in (biases or {}).items():
+        columns |= _bias(shape, name, bias)
     columns |= _observation(observed, observed_qc, tests)
     return _dataset(columns, global_attributes("an", times[-1], columns["time"].values, columns, provenance))
+
+
+def _bias(shape: tuple[int, ...], name: str, bias: Bias) -> Variables:
+    """A bias and its standard error; what is not finite is missing."""
+    values, error = (np.where(np.isfinite(part), part, np.nan) for part in (bias.values, bias.standard_error))
+    _expect(shape, **{name: values, f"{name}_standard_error": error})
+    return {
+        name: fields.quantity(
+            values,
+            long_name=f"estimated bias of {bias.of}, positive where too high",
+            units=bias.units,
+            coordinates=STATION_COORDINATES,
+            ancillary_variables=f"{name}_standard_error",
+        ),
+        f"{name}_standard_error": fields.quantity(
+            error,
+            long_name=f"standard error of the estimated bias of {bias.of}",
+            units=bias.units,
+            coordinates=STATION_COORDINATES,
+            coverage_content_type="qualityInformation",
+        ),
+    }
 
 
 def _observation(observed: np.ndarray, observed_qc: np.ndarray, tests: Mapping[str, np.ndarray]) -> Variables:

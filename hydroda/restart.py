@@ -14,7 +14,8 @@ import xarray as xr
 from torch import Tensor
 
 from hydroda.cycle import Moment
-from hydroda.filters.beliefs import built, kind, mapped, named
+from hydroda.filters.beliefs import mapped, named
+from hydroda.filters.nested import built, kind
 
 FORMAT = "hydroda belief 1"
 

@@ -6,7 +6,8 @@ import hashlib
 import importlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -17,6 +18,7 @@ from hydroda import calibrated, files, netcdf
 from hydroda import domain as domains
 from hydroda import settings as configuration
 from hydroda.domain import store_of
+from hydroda.progress import Progress, among, silent
 from hydroda.records import ALWAYS
 from hydroda.schema import hours
 from hydroda.settings import Catchment, Settings
@@ -29,12 +31,9 @@ if TYPE_CHECKING:
     from hydroda.operation import Done
 
 log = logging.getLogger(__name__)
+REAL_DATA = "../shared/data"
+STUDIES = {"pauwels2013": "pauwels2013.everything", "rkn2025": "rkn2025"}  # and the file of each
 OVERLAP = 240 * HOUR  # how far before the newest observation a source is asked again, for what came late
-Progress = Callable[[float, str], None]
-
-
-def _silent(fraction: float, text: str) -> None:
-    """Progress that nobody looks at."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def hindcast(
     *,
     forcing: Literal["observed", "none", "archived"] = "observed",
     products: bool = False,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> list[Path]:
     """The archives of the forecasts of every hour of a past period. Raises ValueError, lock.Busy."""
     from hydroda import hindcasting
@@ -158,7 +157,7 @@ def calibrate(
     end: np.datetime64,
     *,
     validation: np.datetime64 | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     effort: Any = None,
 ) -> list[Calibration]:
     """Fits catchments to their observations from `start` to `end`; one that cannot be fitted does not stop the others.
@@ -171,10 +170,7 @@ def calibrate(
     store = store_of(settings)
     results = []
     for i, station in enumerate(stations):
-
-        def told(fraction: float, text: str, before: int = i, name: str = station) -> None:
-            progress((before + fraction) / len(stations), f"{name}, {text}")
-
+        told = among(progress, i, len(stations), station)
         try:
             found = fitting.fit(
                 settings, store, settings.catchment(station), start, end, effort or fitting.Effort(), told, validation
@@ -194,7 +190,7 @@ def train(
     validation: np.datetime64,
     end: np.datetime64,
     *,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     effort: Any = None,
 ) -> list[Calibration]:
     """Trains networks for calibrated catchments from `start` and judges them from `validation` to `end`.
@@ -207,10 +203,7 @@ def train(
     store = store_of(settings)
     results = []
     for i, station in enumerate(stations):
-
-        def told(fraction: float, text: str, before: int = i, name: str = station) -> None:
-            progress((before + fraction) / len(stations), f"{name}, {text}")
-
+        told = among(progress, i, len(stations), station)
         content = store.read_parameters(station)
         if content is None:
             results.append(Calibration(station, f"{station}: is not calibrated; hydroda calibrate first", failed=True))
@@ -226,6 +219,7 @@ def train(
             results.append(Calibration(station, f"not trained: {error}", failed=True))
             continue
         report = {"start": iso(start), "validation": iso(validation), "end": iso(end)} | lesson.report()
+        report["filter"] = settings.filter.model_dump(mode="json")
         training.save(path, lesson.weights, {"station": station, "model": found.model} | report)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         own = replace(found, spread=lesson.spread, taught=calibrated.Taught(digest, lesson.share, report))
@@ -270,7 +264,7 @@ def compare(
     end: np.datetime64,
     folder: Path,
     *,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> str:
     """The same hindcast with several filters: a table in Markdown for each catchment, written to `folder` too.
 
@@ -292,14 +286,49 @@ class Tried(NamedTuple):
     failed: bool
 
 
-def twin(filters: Sequence[str], days: int, folder: Path, *, progress: Progress = _silent) -> Tried:
+def twin(filters: Sequence[str], days: int, folder: Path, *, progress: Progress = silent) -> Tried:
     """Filters on made-up rivers whose truth is known, scored over `days`. Raises ValueError for an unknown filter."""
-    from hydroda import twin as experiment
-    from hydroda import twin_figures
+    from hydroda import trial, twin_figures
 
-    scores = experiment.compare(filters, days=days, progress=progress)
+    scores = trial.compare(filters, days=days, progress=progress)
     paths = twin_figures.write(scores, folder)
     return Tried(twin_figures.table(scores), paths, any(score.problem for score in scores))
+
+
+def drift(
+    settings: Settings,
+    station: str,
+    start: np.datetime64,
+    end: np.datetime64,
+    at: np.datetime64,
+    path: Path,
+    *,
+    progress: Progress = silent,
+    **how: Any,
+) -> str:
+    """What a wrong gauge does to forecasts with and without its bias estimated: a table, and a picture in `path`.
+
+    `how` are the other arguments of `drift.tried`. Raises ValueError as that does.
+    """
+    from hydroda import drawing, drift_figure
+    from hydroda import drift as trials
+
+    trial = trials.tried(settings, station, start, end, at, progress=progress, **how)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(path, drawing.png(drift_figure.figure(trial), dpi=100))
+    return drift_figure.table(trial)
+
+
+def reproduce(study: str, folder: Path, *, quick: bool = False, progress: Progress = silent) -> tuple[str, list[Path]]:
+    """One of `STUDIES` made again: its tables in Markdown, and the files, in a folder of its own.
+
+    Raises FileNotFoundError without the data it needs, which are in the folder that HYDRODA_REAL_DATA names.
+    """
+    made = importlib.import_module(f"hydroda.reproduction.{STUDIES[study]}")
+    data = Path(os.environ.get("HYDRODA_REAL_DATA", REAL_DATA))
+    own = folder / (f"{study}-quick" if quick else study)
+    text, paths = made.reproduce(data, own, quick=quick, progress=progress)
+    return text, paths
 
 
 def score_table(path: Path, *, all_leads: bool = False) -> str:

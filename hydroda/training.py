@@ -7,7 +7,7 @@ of its own; a filter is run as in operation, and truncated back-propagation thro
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from hydroda.filters.beliefs import mapped
 from hydroda.filters.networks import FIXED
 from hydroda.filters.recipe import Filter
 from hydroda.losses import Objective, Series, begin
+from hydroda.progress import Progress, silent
 
 WEIGHTS, CHECKPOINT = "hydroda weights 1", "hydroda training 1"  # formats
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam (Kingma & Ba 2015)
 Build = Callable[[Mapping[str, Tensor], Series], Filter]  # the filter of weights, for catchments of these parameters
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,14 @@ class Task:
     rows: Tensor
     held: Series
     held_rows: Tensor
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all series and of which network has which."""
+        total = hashlib.sha256(f"{self.series.digest}{self.held.digest}".encode())
+        for rows in (self.rows, self.held_rows):
+            total.update(rows.contiguous().numpy().tobytes())
+        return total.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ def train(
     task: Task,
     plan: Plan,
     path: Path,
-    progress: Progress = lambda fraction, text: None,
+    progress: Progress = silent,
 ) -> tuple[dict[str, Tensor], State]:
     """The best weights of each network on its validation series, and how it went; `path` is the checkpoint.
 
@@ -110,7 +118,7 @@ def train(
         loss = _iteration(state, task, plan, unpacked)
         if state.iteration % plan.every == 0 or state.iteration == plan.iterations:
             score = _validated(state, task, unpacked)
-            state.history.append((state.iteration, loss.tolist(), score.tolist()))
+            state.history.append([state.iteration, loss.tolist(), score.tolist()])
             files.replace(path, _written(state, label))
             progress(state.iteration / plan.iterations, _told(state, loss, score))
     return unpacked(state.best), state
@@ -120,7 +128,7 @@ def _iteration(state: State, task: Task, plan: Plan, unpacked: Callable[[Tensor]
     """One batch of series, window by window; the mean loss of each network."""
     length, nets = plan.length(state.iteration), state.weights.shape[0]
     index = _batch(task.rows, plan, state.iteration)
-    series = task.series.rows(index.flatten()).hours(0, length)
+    series = replace(task.series.rows(index.flatten()), seed=state.iteration).hours(0, length)
     belief, losses = None, []
     for hour in range(0, length, plan.window):
         packed = state.weights.clone().requires_grad_()
@@ -141,8 +149,7 @@ def _adam(state: State, gradient: Tensor, rate: float, plan: Plan) -> None:
     norm = gradient.norm(dim=1)
     fine = torch.isfinite(norm)
     gradient = gradient * (plan.clip / norm.clamp(min=plan.clip)).unsqueeze(1)
-    state.updates += fine
-    state.skipped += ~fine
+    state.updates, state.skipped = state.updates + fine, state.skipped + ~fine
     first = BETAS[0] * state.first + (1.0 - BETAS[0]) * gradient
     second = BETAS[1] * state.second + (1.0 - BETAS[1]) * gradient.square()
     one, two = (1.0 - beta ** state.updates.to(first).unsqueeze(1) for beta in BETAS)
@@ -183,17 +190,15 @@ def _fresh(packed: Tensor) -> State:
 
 def _label(start: Mapping[str, Tensor], task: Task, plan: Plan) -> dict[str, Any]:
     """What a checkpoint must have been made of."""
-    data = hashlib.sha256(f"{task.series.digest}{task.held.digest}".encode())
-    for tensor in (task.rows, task.held_rows, *start.values()):
-        data.update(tensor.contiguous().numpy().tobytes())
-    return {"plan": json.loads(json.dumps(asdict(plan))), "data": data.hexdigest()}
+    begun = hashlib.sha256()
+    for tensor in start.values():
+        begun.update(tensor.contiguous().numpy().tobytes())
+    return {"plan": json.loads(json.dumps(asdict(plan))), "data": task.digest, "start": begun.hexdigest()}
 
 
 def _written(state: State, label: Mapping[str, Any]) -> bytes:
     tensors = {name: value for name, value in vars(state).items() if isinstance(value, Tensor)}
-    rest = {"iteration": state.iteration, "history": state.history, **label}
-    told = {"format": CHECKPOINT, "about": json.dumps(rest)}
-    return safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, told)
+    return _bytes(tensors, {"format": CHECKPOINT, "iteration": state.iteration, "history": state.history, **label})
 
 
 def _restored(path: Path, label: Mapping[str, Any]) -> State:
@@ -213,8 +218,7 @@ def _told(state: State, loss: Tensor, score: Tensor) -> str:
 
 def save(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Weights and what is to be known of them (configuration, data hash, scores) as one safetensors file."""
-    told = {"format": WEIGHTS, "about": json.dumps(about)}
-    files.replace(path, safetensors.torch.save({n: t.detach().contiguous() for n, t in weights.items()}, told))
+    files.replace(path, _bytes(weights, {"format": WEIGHTS, **about}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -222,13 +226,20 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return _read(path, WEIGHTS)
 
 
+def _bytes(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
+    """One entry of metadata, since those of safetensors come in any order and the same must give the same bytes."""
+    return safetensors.torch.save(
+        {name: tensor.detach().contiguous() for name, tensor in tensors.items()}, {"about": json.dumps(about)}
+    )
+
+
 def _read(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, "pt") as file:
-            told = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file: {error}") from None
-    if told.get("format") != expected:
-        raise ValueError(f"{path}: format is {told.get('format')!r}, expected {expected!r}")
-    return tensors, json.loads(told["about"])
+    if (found := about.pop("format", None)) != expected:
+        raise ValueError(f"{path}: format is {found!r}, expected {expected!r}")
+    return tensors, about

@@ -173,14 +173,15 @@ def tune(
 ) -> np.ndarray:
     """The error levels (d,), in the order of `table`, that forecast best.
 
-    Least is the mean over leads of log(MSE / MSE of `baseline` (24,)): every lead counts alike. Found among
-    `generations` × `population` candidates.
+    Least is the mean over leads of MSE / MSE of `baseline` (24,): every lead counts alike, and what is won in the first
+    hours does not pay for forecasts of a day that are worse than without the filter. Found among `generations` ×
+    `population` candidates.
     """
 
     def loss(values: np.ndarray) -> np.ndarray:
         candidates = rows(model, build, parameters, known, values)
         moments, _ = analyses(candidates, known, EVERY)
-        return np.log(squared_errors(candidates, known, moments) / baseline).mean(1)
+        return (squared_errors(candidates, known, moments) / baseline).mean(1)
 
     return minimised(
         loss,
@@ -188,7 +189,7 @@ def tune(
         generations=generations,
         population=population,
         seed=seed,
-        told=lambda fraction, loss: progress(fraction, f"filter: {np.exp(loss):.3f} of the baseline's square error"),
+        told=lambda fraction, loss: progress(fraction, f"filter: {loss:.3f} of the baseline's square error"),
     )
 
 

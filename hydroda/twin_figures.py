@@ -16,7 +16,7 @@ from hydroda import drawing, files
 from hydroda.drawing import BLUE, GREY, INK, STYLE, VERMILLION
 
 if TYPE_CHECKING:
-    from hydroda.twin import Score
+    from hydroda.trial import Score
 
 TABLE, COST, STATES = "twin.md", "twin_cost.png", "twin_states.png"
 ALIKE = 0.012  # points so close, as a share of the axis, have one label

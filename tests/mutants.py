@@ -3,7 +3,7 @@
     python tests/mutants.py [N …]
 
 copies the package, makes one mistake at a time and runs tests until the first fails. A mutant that survives is printed
-and makes the exit status 1. Takes some minutes; it is no test of its own because it runs the tests.
+and makes the exit status 1. Takes an hour; it is no test of its own because it runs the tests.
 """
 
 import os
@@ -18,12 +18,14 @@ TESTS = ("tests/test_filters.py", "tests/test_papers.py", "tests/test_families.p
 MUTANTS = (  # file in hydroda/filters, what stands there, the mistake
     ("algebra.py", "product(product(gain, s) - 2.0 * cross, gain)", "product(product(gain, s) - cross, gain)"),
     ("algebra.py", "return p if p.shape[-1] == 1 else 0.5 * (p + transposed(p))", "return 0.505 * (p + transposed(p))"),
-    ("algebra.py", "eye(whitened.shape[-2]).to(whitened)", "eye(whitened.shape[-2]).to(whitened) * 1.01"),
     (
         "algebra.py",
-        "torch.cholesky_solve(whitened @ rows, lower)",
-        "0.5 * torch.cholesky_solve(whitened @ rows, lower)",
+        "square_root(w) + torch.eye(w.shape[-1]).to(w)",
+        "square_root(w) + 1.01 * torch.eye(w.shape[-1]).to(w)",
     ),
+    ("algebra.py", "torch.cholesky_solve(z @ rows, lower)", "0.5 * torch.cholesky_solve(z @ rows, lower)"),
+    ("algebra.py", "(transposed(vectors) @ m @ vectors * slope)", "(transposed(vectors) @ m @ vectors)"),
+    ("algebra.py", "torch.where(bad[:, None, None], torch.eye(p.shape[-1]).to(p), p)", "p"),
     (
         "algebra.py",
         "torch.where(torch.diagonal(upper, dim1=-2, dim2=-1) < 0.0, -1.0, 1.0)",
@@ -32,7 +34,7 @@ MUTANTS = (  # file in hydroda/filters, what stands there, the mistake
     ("algebra.py", "kept, left = vectors[..., -rank:]", "kept, left = vectors[..., :rank]"),
     ("algebra.py", "basis / math.sqrt(forgetting)", "basis * math.sqrt(forgetting)"),
     ("algebra.py", "math.log(2.0 * math.pi)", "math.log(math.pi)"),
-    ("algebra.py", "values.clamp(min=0.0).sqrt()", "values.abs().sqrt()"),
+    ("algebra.py", "torch.where(values > least, values, 0.0).sqrt()", "values.abs().sqrt()"),
     ("algebra.py", "create_graph=again", "create_graph=False"),
     ("recipe.py", "cross=torch.where(seen.unsqueeze(-2), predicted.cross, 0.0)", "cross=predicted.cross"),
     ("recipe.py", "cov=torch.where(pairs, predicted.cov, 0.0)", "cov=predicted.cov"),
@@ -51,10 +53,10 @@ MUTANTS = (  # file in hydroda/filters, what stands there, the mistake
     ("sigma.py", "(self.beta - self.alpha**2) * s", "self.beta * s"),
     ("sigma.py", "torch.cat((left, product(update.gain, transposed(root(r)))), -1)", "left"),
     ("ensemble.py", "e - e.mean(1, keepdim=True) - _seen", "-_seen"),
-    ("ensemble.py", "alpha = 1.0 / (1.0 + s.rsqrt())", "alpha = 1.0"),
+    ("ensemble.py", "alpha = 1.0 / (1.0 + own * s.rsqrt())", "alpha = 1.0"),
     ("ensemble.py", "half = 0.5 * product", "half = 1.0 * product"),
     ("ensemble.py", "a - a.mean(1, keepdim=True))\n\n    def forecast", "a)\n\n    def forecast"),
-    ("ensemble.py", 'normal("model error", moved.shape[1]', 'normal("initial state", moved.shape[1]'),
+    ("ensemble.py", "moved + draws @ transposed(error)", "moved + draws @ error"),
     ("reduced.py", "every = torch.cat((left, product(update.gain, transposed(root(r)))), -1)", "every = left"),
     ("reduced.py", "rank**0.5 * basis", "(rank + 1) ** 0.5 * basis"),
     ("mixed.py", "others + draws @ transposed(rest)", "others"),
@@ -68,8 +70,10 @@ MUTANTS = (  # file in hydroda/filters, what stands there, the mistake
     ("noise.py", "(self.seed >> 32)", "(self.seed >> 33)"),
     ("noise.py", "np.uint64(address(purpose))", "np.uint64(0)"),
     ("coloured.py", "moved + eta", "moved"),
-    ("bias.py", "(1.0 - bias_share) * here.cross", "here.cross"),
+    ("bias.py", "cross=share * predicted.cross", "cross=predicted.cross"),
     ("reduce.py", "torch.where(reached, wider, 1.0)", "wider"),
+    ("reduce.py", "ratio.clamp(min=1.0))", "torch.full_like(ratio, torch.inf))"),
+    ("joint.py", "CHANCE**2", "0.0"),
 )
 
 

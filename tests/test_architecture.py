@@ -18,10 +18,24 @@ TORCH = {
     "restart",
     "observability",
     "twin",
+    "trial",
+    "reproduction.pauwels2013.record",
+    "reproduction.pauwels2013.study",
+    "reproduction.pauwels2013.shares",
+    "reproduction.pauwels2013.searches",
+    "reproduction.pauwels2013.in_situ",
+    "reproduction.pauwels2013.tables",
+    "reproduction.pauwels2013.figures",
+    "reproduction.pauwels2013.everything",
+    "losses",
+    "gains",
+    "training",
+    "reproduction.constant_speed",
+    "reproduction.rkn2025",
 }  # and all of filters and models
 # where the numerics meet the store; loaded by steps in need
-MEETING = {"comparison", "start", "operation", "hindcasting", "fitting"}
-FAMILY_TOOLS = {"recipe", "beliefs", "algebra", "noise"}
+MEETING = {"comparison", "start", "operation", "hindcasting", "fitting", "drift", "learning"}
+FAMILY_TOOLS = {"recipe", "beliefs", "nested", "algebra", "noise", "networks", "learned"}
 
 
 def name_of(path: Path) -> str:
@@ -163,7 +177,7 @@ def test_flows_and_the_command_line_hold_no_arithmetic():
 
 
 def test_packages_re_export_nothing():
-    for name in ("hydroda", "hydroda.filters", "hydroda.models", "hydroda.sources"):
+    for name in ("hydroda", "hydroda.filters", "hydroda.models", "hydroda.sources", "hydroda.reproduction"):
         assert not ALL[name], name
 
 

@@ -63,7 +63,7 @@ def test_filters_are_compared_and_those_that_do_not_apply_say_why(settings, tmp_
 
 
 def test_a_comparison_refuses_what_there_is_not():
-    with pytest.raises(ValueError, match=r"no filter 'sigma.uk'; did you mean 'sigma.ukf'"):
+    with pytest.raises(ValueError, match=r"no filter 'sigma.uk' to try; did you mean 'sigma.ukf'"):
         comparison.chosen(["sigma.uk"])
     with pytest.raises(ValueError, match=r"no modifier 'reduce.stead'"):
         comparison.chosen(["sigma.ukf+reduce.stead"])

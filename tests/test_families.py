@@ -16,7 +16,8 @@ from test_filters import Twin, alike, close, gauges, kalman_in_numpy, river, run
 from torch import Tensor
 
 from hydroda.filters import adaptive, bias, ensemble, linear, mixed, particle, reduce, reduced, sigma, variational
-from hydroda.filters.beliefs import KINDS, Belief, Ensemble, Particles, built, kind, named
+from hydroda.filters.beliefs import Belief, Ensemble, Particles, named
+from hydroda.filters.nested import KINDS, built, kind
 from hydroda.filters.noise import Noise, address
 from hydroda.filters.recipe import Build, System
 
@@ -366,6 +367,23 @@ def test_between_directions_and_members_a_covariance_is_left_out():
     assert 5 * plain < mixture < 1.0
 
 
+def test_few_runs_are_best_shared_by_directions_and_members():
+    """Twenty runs of the model for six states: each alone is further from the Kalman filter than both together."""
+    random = np.random.default_rng(0)
+    m = random.standard_normal((20, 6, 6))
+    m *= 0.95 / np.abs(np.linalg.eigvals(m)).max(-1)[:, None, None]
+    h, g = (torch.from_numpy(random.standard_normal((20, rows, 6))) for rows in (2, 6))
+    unit = torch.eye(6, dtype=torch.float64).expand(20, -1, -1)
+    parts = (torch.from_numpy(m), h, torch.zeros(20, 6, 1).double(), 0.3 * g, 0.5 * unit[:, :2, :2])
+    of = gauges(20, 30)
+    of = replace(of, parts=parts, mean=torch.zeros(20, 1, 6).double(), cov=unit, forcing=of.forcing[..., :1])
+    of = of.drawn(30, 6)
+    directions, members = error(partial(reduced.rrsqrt, rank=3), of), error(partial(ensemble.enkf, members=20), of)
+    rest = {"rank": 3, "members": 16}
+    poenkf, coffee = (error(partial(build, **rest), of) for build in (mixed.poenkf, mixed.coffee))
+    assert coffee < poenkf < members < directions
+
+
 # --- particles -------------------------------------------------------------------------------------------------------
 
 
@@ -472,11 +490,13 @@ BELIEFS: dict[str, Callable] = {
     "Particles": particle.bootstrap,
     "WithBias:Gaussian": bias.aware(sigma.ukf),
     "WithBias:SquareRoot": bias.aware(sigma.srukf, variant="online"),
+    "TwoBiases:Ensemble": bias.two_stage(ENSEMBLE, state_fraction=0.7, gauge_ratio=0.5),
     "Separate:Gaussian": partial(
         bias.friedland, on_state=ON_STATE, on_gauge=0 * ON_STATE[:, :2], cov=torch.ones(1, 1, 1, dtype=torch.float64)
     ),
     "Steady:Ensemble": reduce.steady(ENSEMBLE, warm_up=24),
     "Adaptive:PartlyOrthogonal": adaptive.desroziers(partial(mixed.poenkf, rank=2)),
+    "Adaptive:TwoBiases:Gaussian": adaptive.desroziers(bias.two_stage(sigma.ukf)),
     "Adaptive:WithBias:Ensemble": adaptive.desroziers(bias.aware(ENSEMBLE)),
 }
 

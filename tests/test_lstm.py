@@ -10,8 +10,9 @@ import torch
 from hydroda import gains, training
 from hydroda.cycle import Batch, Levels
 from hydroda.filters import lstm, sigma
-from hydroda.filters.beliefs import built, kind, mapped, named
-from hydroda.filters.committee import with_networks
+from hydroda.filters.beliefs import mapped, named
+from hydroda.filters.lstm import with_networks
+from hydroda.filters.nested import built, kind
 from hydroda.filters.networks import Trained
 from hydroda.filters.recipe import Hour
 from hydroda.gains import Past, Reference

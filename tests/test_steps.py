@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from conftest import CALIBRATED_UNTIL, EFFORT, FIRST, SMALL, START
 
 from hydroda import calibrated, domain, netcdf, quality, steps, verification
+from hydroda.__main__ import main
 from hydroda.acceptance import check
 from hydroda.known import as_known
 from hydroda.schema import hours
@@ -217,3 +220,45 @@ def test_a_real_file_is_taken_as_it_is(tmp_path, name, area):
     assert (qc[high] != quality.FAIL).all()
     stuck = name == "posina"  # its gauge stood still for weeks of 1997, as its provenance says
     assert np.mean(qc[seen] == quality.FAIL) < (0.5 if stuck else 0.01)
+
+
+def analyses(settings, ratios: dict[str, np.ndarray]) -> None:
+    """Keeps normalised innovations by days, as the analyses of a deployment; the newest cycle is the last hour."""
+    store, count = store_of(settings), len(next(iter(ratios.values())))
+    time = hours(START, START + (count - 1) * HOUR)
+    values = xr.Dataset(
+        {"normalised_innovation": (("time", "station"), np.stack(list(ratios.values()), -1))},
+        {"time": time, "station": list(ratios)},
+    )
+    for first in range(0, count, 24):
+        netcdf.write(values.isel(time=slice(first, first + 24)), store.product_path("an", time[first]))
+    netcdf.write(xr.Dataset({"none": ((), 0.0)}), store.belief_path(time[-1]), record_dim=None)
+
+
+def test_check_says_which_station_errs_more_than_it_says(tmp_path, capsys):
+    """Through the command line, in words a forecaster knows; nothing of a station that is right, or has too few."""
+    (tmp_path / "hydroda.toml").write_text(SMALL.replace("'ach'", "'inn'"))
+    settings = load(tmp_path / "hydroda.toml")
+    random = np.random.default_rng(4)
+    chance = random.standard_normal((3, 14 * 24))
+    lasting = chance[2].copy()
+    for k in range(1, lasting.size):
+        lasting[k] = 0.8 * lasting[k - 1] + 0.6 * chance[2, k]
+    few = np.where(np.arange(14 * 24) < 20, 9.0, np.nan)
+
+    def said(**ratios: np.ndarray) -> list[str]:
+        analyses(settings, ratios)
+        assert main(["check", "--config", str(settings.file)]) == 1  # there are no data
+        return [line for line in capsys.readouterr().out.splitlines() if "last 14 days" in line]
+
+    assert said(inn=chance[0], bregenz=few) == []
+    (line,) = said(inn=chance[0], bregenz=2.0 * chance[1])
+    assert line.startswith("warning bregenz, last 14 days: errors an hour ahead are 2.1 times as large as stated, so")
+    assert "band more often than it should" in line and "pattern" not in line
+    (line,) = said(inn=0.5 * chance[0], bregenz=chance[1])
+    assert re.search("inn, last 14 days: errors .* 0.[45][0-9]? times as large .* published band is too wide$", line)
+    (line,) = said(inn=chance[0], bregenz=lasting)
+    assert line.endswith("errors follow a pattern: that of one hour foretells the next")
+    (line,) = said(inn=chance[0] - 1.0, bregenz=few)
+    assert "the river is mostly lower than forecast" in line
+    assert said(elsewhere=3.0 * chance[0], bregenz=np.full(14 * 24, np.nan)) == []

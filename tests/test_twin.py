@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from hydroda import catalogue, drawing, twin, twin_figures
+from hydroda import catalogue, drawing, trial, twin, twin_figures
 from hydroda.cycle import Batch, Levels
 from hydroda.filters import sigma
 from hydroda.models.linear import reservoirs
-from hydroda.twin import Score, Twin
+from hydroda.trial import Score
+from hydroda.twin import Twin
 
 PAGE = Path(twin.__file__).parent / "filters" / "README.md"
 SHORT = ("sigma.srukf", "ensemble.etkf", "reduced.seik")
@@ -33,7 +34,7 @@ def small() -> Twin:
 
 @cache
 def scores() -> dict[str, Score]:
-    return {score.name: score for score in twin.compare(SHORT, short())}
+    return {score.name: score for score in trial.compare(SHORT, short())}
 
 
 @cache
@@ -80,7 +81,7 @@ def test_with_hardly_any_error_every_filter_is_right():
     assert (
         found.truth - found.open_loop
     ).square().mean().sqrt() > 1e-3  # the start is in error, the filter has to find it
-    score = twin.run("sigma.ukf", sigma.ukf, found)
+    score = trial.run("sigma.ukf", sigma.ukf, found)
     assert score.discharge < 1e-3
 
 
@@ -90,7 +91,7 @@ def test_a_filter_that_is_told_the_errors_knows_its_own():
     assert 0.8 < score.nis < 1.25
     assert score.discharge < 0.6
     assert sorted(score.states.values())[STATES // 2] < 1.0  # of so few days, one store may be worse off
-    exact = twin.run("sigma.ukf", sigma.ukf, tanks())
+    exact = trial.run("sigma.ukf", sigma.ukf, tanks())
     assert exact.spread == pytest.approx(1.0, abs=0.06)
     assert exact.nis == pytest.approx(1.0, abs=0.1)
 
@@ -112,7 +113,7 @@ def test_model_runs_are_counted(name, runs):
     ("name", "runs"), [("linear.extended", STATES + 1), ("mixed.coffee", 1 + 3 + 20), ("variational.three_d_var", 1)]
 )
 def test_model_runs_of_others_are_counted(name, runs):
-    assert twin.run(name, twin.builder(name), small()).runs == runs
+    assert trial.run(name, trial.builder(name), small()).runs == runs
 
 
 def without_clock(found):
@@ -120,7 +121,7 @@ def without_clock(found):
 
 
 def test_scores_do_not_depend_on_the_company():
-    other = without_clock(twin.compare(("reduced.seik", "sigma.srukf"), short()))
+    other = without_clock(trial.compare(("reduced.seik", "sigma.srukf"), short()))
     mine = without_clock(scores().values())
     assert other == {name: mine[name] for name in other}
     assert [*scores()] == ["sigma.ukf", *SHORT]
@@ -141,10 +142,10 @@ def test_a_filter_that_fails_is_reported_and_stops_no_other():
         return replace(made, step=step)
 
     def builds(name):
-        return {"broken": broken, "lost": lost}.get(name) or twin.builder(name)
+        return {"broken": broken, "lost": lost}.get(name) or trial.builder(name)
 
     told = []
-    found = twin.compare(
+    found = trial.compare(
         ("broken", "lost", "sigma.srukf"), short(), builds=builds, progress=lambda f, text: told.append((f, text))
     )
     problems = {score.name: score.problem for score in found}
@@ -159,15 +160,20 @@ def test_a_filter_that_fails_is_reported_and_stops_no_other():
 def test_names_that_there_are_not_are_refused_at_once():
     for name in ("sigma.ufk", "linear.kalman", "sigma.ukf+reduce.stedy"):
         with pytest.raises(ValueError, match=r"there is no .* to try"):
-            twin.compare((name,), short())
+            trial.compare((name,), short())
     with pytest.raises(ValueError, match="1 days"):
         twin.rivers(days=1)
 
 
 def test_modifiers_act_and_large_states_are_cut():
-    found = twin.compare(("sigma.ukf+joint.parameters", "sigma.ukf+coloured.remembered"), short())
+    found = trial.compare(("sigma.ukf+joint.parameters", "sigma.ukf+coloured.remembered"), short())
     assert [len(score.states) for score in found] == [STATES] * 3
     assert [score.runs for score in found] == [13, 15, 15]
+
+
+def test_looking_for_a_bias_costs_a_model_without_one_little():
+    plain, aware = trial.compare(("sigma.ukf+bias.aware",), short())
+    assert aware.discharge < 1.05 * plain.discharge and aware.lead < 1.05 * plain.lead
 
 
 def test_pictures_show_every_filter_and_labels_do_not_overlap(tmp_path):

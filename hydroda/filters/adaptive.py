@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from hydroda.filters.algebra import divided, product
-from hydroda.filters.beliefs import Adaptive, Belief
+from hydroda.filters.beliefs import Belief
+from hydroda.filters.nested import Adaptive
 from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Build, Filter, Hour, Predicted, System, Update, without_missing
 
@@ -34,7 +35,7 @@ def desroziers(build: Build, *, memory: float = 720.0, gauge: bool = True, model
         )
 
     def made(system: System) -> Filter:
-        plain = build(system)
+        plain = build(system)  # others are built every hour, for its errors: some closures, microseconds
 
         def init(mean: Tensor, cov: Tensor, noise: Noise) -> Adaptive:
             state = plain.init(mean, cov, noise)
@@ -58,7 +59,7 @@ def desroziers(build: Build, *, memory: float = 720.0, gauge: bool = True, model
             r = torch.diagonal(update.observation_cov, dim1=-2, dim2=-1)
             p = torch.diagonal(expected.cov, dim1=-2, dim2=-1)
             weight = update.seen.to(d) / memory
-            of_gauge = (d - moved) * d / r
+            of_gauge = torch.where(r > 0, (d - moved) * d / torch.where(r > 0, r, 1.0), 1.0)
             of_model = torch.where(update.seen & (p > 0), moved * d / torch.where(p > 0, p, 1.0), 1.0)
             count = update.seen.sum(-1).clamp(min=1)
             mean = torch.where(update.seen, of_model, 0.0).sum(-1) / count

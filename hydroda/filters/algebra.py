@@ -25,34 +25,36 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 def root(p: Tensor) -> Tensor:
     """A with A Aᵀ = P, lower triangular where P is positive definite; P (c, n, n) symmetric.
 
-    Where Cholesky fails (a store that is certainly empty, rounding) the root is that of P with its negative eigenvalues
-    set to zero. A catchment whose P is not finite gets NaN and disturbs no other.
+    Where Cholesky fails (a store that is certainly empty, rounding) the root is `square_root`, derivative included. A
+    catchment whose P is not finite gets NaN and disturbs no other.
     """
     lower, info = torch.linalg.cholesky_ex(p)
     if not info.any():
         return lower
     bad = info > 0
-    failed = p[bad]
-    finite = torch.isfinite(failed).all(-1).all(-1)[:, None, None]
-    values, vectors = torch.linalg.eigh(torch.where(finite, failed, torch.eye(p.shape[-1]).to(p)))
-    spectral = vectors * values.clamp(min=0.0).sqrt().unsqueeze(-2)
-    return lower.index_put((bad,), torch.where(finite, spectral, torch.nan))
+    # the derivative of what failed is NaN even where nobody uses it
+    lower = torch.linalg.cholesky_ex(torch.where(bad[:, None, None], torch.eye(p.shape[-1]).to(p), p))[0]
+    return lower.index_put((bad,), square_root(p[bad]))
 
 
 def square_root(m: Tensor) -> Tensor:
-    """The symmetric S with S S = M for M (c, q, q) symmetric with no eigenvalue below one.
+    """The symmetric S with S S = M for M (c, q, q) symmetric, negative eigenvalues set to zero.
 
     Its derivative solves S dS + dS S = dM, so that repeated eigenvalues are harmless, which they are not in that of
-    `eigh`: the last term, nothing but rounding in value, carries it. A catchment whose M is not finite gets NaN.
+    `eigh`; between directions without variance, where none exists, it is zero: exact for changes that keep the rank.
+    A catchment whose M is not finite gets NaN.
     """
     if m.shape[-1] == 1:
-        return m.sqrt()
+        none = m <= 0.0
+        return torch.where(none, 0.0, torch.where(none, 1.0, m).sqrt())
     finite = torch.isfinite(m).all(-1).all(-1)[..., None, None]
     values, vectors = torch.linalg.eigh(torch.where(finite, m.detach(), torch.eye(m.shape[-1]).to(m)))
-    s = values.clamp(min=1.0).sqrt()
-    rough = (vectors * s.unsqueeze(-2)) @ transposed(vectors)
-    rest = transposed(vectors) @ (m - rough @ rough) @ vectors / (s.unsqueeze(-1) + s.unsqueeze(-2))
-    return rough + vectors @ rest @ transposed(vectors)
+    least = values[..., -1:].clamp(min=0.0) * torch.finfo(m.dtype).eps
+    s = torch.where(values > least, values, 0.0).sqrt()
+    total = s.unsqueeze(-1) + s.unsqueeze(-2)
+    slope = torch.where(total > 0.0, 1.0 / torch.where(total > 0.0, total, 1.0), 0.0)
+    change = vectors @ (transposed(vectors) @ m @ vectors * slope) @ transposed(vectors)
+    return (vectors * s.unsqueeze(-2)) @ transposed(vectors) + (change - change.detach())  # zero, with a derivative
 
 
 def triangle(columns: Tensor) -> Tensor:
@@ -65,13 +67,15 @@ def triangle(columns: Tensor) -> Tensor:
 def shrunk(rows: Tensor, y: Tensor, r: Tensor) -> Tensor:
     """(I + Yᵀ R⁻¹ Y)^(−½) A for rows A (…, k, n), Y (…, q, k), R (…, q, q): anomalies after an observation.
 
-    Computed in the space of the observations, of which there are fewer than rows: with Ỹ = R^(−½) Y and
-    M = I + Ỹ Ỹᵀ the root is I − Ỹᵀ (M + M^½)⁻¹ Ỹ.
+    Computed in the space of the observations, of which there are fewer than rows, and without R⁻¹, because R is zero
+    where the noise of a gauge is a state: with S = Y Yᵀ + R = C Cᵀ, Z = C⁻¹ Y and W = C⁻¹ R C⁻ᵀ the root is
+    I − Zᵀ (I + W^½)⁻¹ Z.
     """
-    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(r)[0], y, upper=False)
-    m = whitened @ transposed(whitened) + torch.eye(whitened.shape[-2]).to(whitened)
-    lower = torch.linalg.cholesky_ex(m + square_root(m))[0]
-    return rows - transposed(whitened) @ torch.cholesky_solve(whitened @ rows, lower)
+    c = torch.linalg.cholesky_ex(y @ transposed(y) + r)[0]
+    z, half = (torch.linalg.solve_triangular(c, x, upper=False) for x in (y, r))
+    w = symmetric(torch.linalg.solve_triangular(c, transposed(half), upper=False))
+    lower = torch.linalg.cholesky_ex(square_root(w) + torch.eye(w.shape[-1]).to(w))[0]
+    return rows - transposed(z) @ torch.cholesky_solve(z @ rows, lower)
 
 
 def deviations(columns: Tensor) -> Tensor:

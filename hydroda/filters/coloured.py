@@ -1,4 +1,4 @@
-"""Coloured noise: errors that remember. A system in, a larger system out, for any filter that needs no inverse of R.
+"""Coloured noise: errors that remember. A system in, a larger system out, for any filter with a gain.
 
 With η_k = Λ η_{k−1} + μ_k and ε_k = Γ ε_{k−1} + φ_k (Drécourt 2003, eqs 3.18–3.23) the state becomes (x, η, ε), in the
 augmented form, which gaps do not disturb. The errors of the system given are those of the driving noises μ and φ; what
@@ -21,7 +21,7 @@ def augmented(system: System, model: Tensor | None = None, gauge: Tensor | None 
     """The system on (x, η, ε) for Λ = `model` (c or 1, n, n) and Γ = `gauge` (c or 1, q, q), or (1, 1, 1) where all
     components forget alike; without one of them that noise stays white and is no part of the state.
 
-    With `gauge` nothing is left of R: filters that divide by it (transforms, serial ones) cannot use the system.
+    With `gauge` nothing is left of R: filters that weigh by the density of an observation cannot use the system.
     """
 
     def parts(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -60,11 +60,17 @@ def augmented(system: System, model: Tensor | None = None, gauge: Tensor | None 
 
 
 def coloured(build: Build, model: Tensor | None = None, gauge: Tensor | None = None) -> Build:
-    """A filter of the augmented system, whose noises begin with the covariance of one hour's driving noise."""
+    """A filter of the augmented system, whose noises begin with the covariance of one hour's driving noise.
+
+    Raises ValueError for `gauge` with a filter that weighs its members, all of which an observation without white noise
+    would exclude.
+    """
 
     def made(system: System) -> Filter:
         wide = augmented(system, model, gauge)
         inner = build(wide)
+        if gauge is not None:
+            inner.verbs("coloured noise of the gauge")
 
         def init(mean: Tensor, cov: Tensor, noise: Noise) -> Belief:
             n = mean.shape[-1]

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hydroda.filters.algebra import centring, product, root, shrunk, transposed
+from hydroda.filters.algebra import centring, divided, product, root, shrunk, transposed
 from hydroda.filters.beliefs import Belief, Ensemble
 from hydroda.filters.noise import Noise
-from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble, kalman_gain
+from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble, by_members, kalman_gain
 
 Correct = Callable[[Belief, Predicted, Update, Tensor, Hour], Ensemble]
 
@@ -24,7 +24,7 @@ def enkf(system: System, *, members: int = 40) -> Filter:
 
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Ensemble:
         draws = hour.noise.normal("observation error", belief.members.shape[1], r.shape[-1]).to(r)
-        e = draws @ transposed(root(r))
+        e = draws @ transposed(root(update.observation_cov))
         target = update.innovation.unsqueeze(-2) + e - e.mean(1, keepdim=True) - _seen(belief, predicted)
         return Ensemble(belief.members + product(target, update.gain))
 
@@ -94,20 +94,23 @@ def ensrf(
 
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Ensemble:
         assert predicted.root is not None
-        lower = torch.linalg.cholesky_ex(r)[0]
+        exact = torch.diagonal(r, dim1=-2, dim2=-1) == 0.0  # gauges whose noise is a state; nothing is divided by it
+        lower = torch.linalg.cholesky_ex(r + torch.diag_embed(exact.to(r)))[0]
+        error = (~exact).to(r).unsqueeze(-1)
         y = torch.linalg.solve_triangular(lower, predicted.root, upper=False)
         d = torch.linalg.solve_triangular(lower, update.innovation.unsqueeze(-1), upper=False)
         scale = math.sqrt(belief.members.shape[1] - 1)
         mean, a = transposed(belief.mean), transposed(belief.members - belief.mean) / scale
         for j in range(r.shape[-1]):
             h = transposed(y[:, :1])
-            s = (h * h).sum(1, keepdim=True) + 1.0
+            own = error[:, j : j + 1]
+            s = (h * h).sum(1, keepdim=True) + own
             k, ahead = a @ h / s, y @ h / s
             if taper is not None:
                 k = k * taper[:, j : j + 1]
             if gauge_taper is not None:
                 ahead = ahead * gauge_taper[j:, j : j + 1]
-            alpha = 1.0 / (1.0 + s.rsqrt())
+            alpha = 1.0 / (1.0 + own * s.rsqrt())
             mean, a = mean + k * d[:, :1], a - alpha * k * transposed(h)
             d, y = (d - ahead * d[:, :1])[:, 1:], (y - alpha * ahead * transposed(h))[:, 1:]
         return Ensemble(transposed(mean + scale * a))
@@ -118,34 +121,29 @@ def ensrf(
 def letkf(system: System, *, members: int = 40, taper: Tensor | None = None) -> Filter:
     """Local ensemble transform Kalman filter (Hunt et al. 2007): for every component a transform of its own.
 
-    `taper` (n, q), from zero to one, multiplies the inverse error of each observation for each component; without it
-    the filter is `etkf`. R diagonal where it is given. Raises ValueError for fewer than 2 members.
+    `taper` w (n, q), from zero to one, multiplies the inverse error of each observation for each component, here as
+    w^½ Y beside R, which is the same and divides by nothing; without it the filter is `etkf`. R diagonal where it is
+    given. Raises ValueError for fewer than 2 members.
     """
 
-    def local(predicted: Predicted, r: Tensor) -> Tensor:
-        """What members see as every component weighs it, whitened: (c, n, q, N)."""
+    def weight(predicted: Predicted) -> Tensor:
+        """w^½ (n, q)."""
+        return torch.ones_like(predicted.cross[0]) if taper is None else taper.to(predicted.cross).sqrt()
+
+    def local(predicted: Predicted) -> Tensor:
+        """What members see as every component weighs it (c, n, q, N)."""
         assert predicted.root is not None
-        y = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(r)[0], predicted.root, upper=False)
-        weight = torch.ones(predicted.cross.shape[-2:]).to(y) if taper is None else taper.to(y)
-        return weight.sqrt().unsqueeze(-1) * y.unsqueeze(1)
+        return weight(predicted).unsqueeze(-1) * predicted.root.unsqueeze(1)
 
     def gain(belief: Belief, predicted: Predicted, innovation: Tensor, r: Tensor) -> Tensor:
-        y = local(predicted, r)
-        a = transposed(belief.members - belief.mean).unsqueeze(-2) / math.sqrt(belief.members.shape[1] - 1)
-        q = r.shape[-1]
-        m = y @ transposed(y) + torch.eye(q).to(y)
-        k = transposed(torch.cholesky_solve(y @ transposed(a), torch.linalg.cholesky_ex(m)[0]))[:, :, 0]
-        weight = torch.ones_like(k) if taper is None else taper.to(k).sqrt()
-        whitened = k * weight
-        return transposed(
-            torch.linalg.solve_triangular(transposed(torch.linalg.cholesky_ex(r)[0]), transposed(whitened), upper=True)
-        )
+        y, w = local(predicted), weight(predicted)
+        k = divided((predicted.cross * w).unsqueeze(-2), y @ transposed(y) + r.unsqueeze(1))
+        return k[..., 0, :] * w
 
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Ensemble:
-        y = local(predicted, r)
         a = transposed(belief.members - belief.mean).unsqueeze(-1)
-        unit = torch.eye(r.shape[-1]).to(y).expand(*y.shape[:2], -1, -1)
-        shrunken = transposed(shrunk(a, y, unit)[..., 0])
+        y = local(predicted)
+        shrunken = transposed(shrunk(a, y, r.unsqueeze(1).expand(*y.shape[:2], -1, -1))[..., 0])
         return Ensemble(belief.mean + update.shift + shrunken)
 
     return assemble(system, replace(_recipe(system, members, correct), gain=gain))
@@ -167,10 +165,7 @@ def _recipe(system: System, members: int, correct: Correct) -> Recipe:
         draws = hour.noise.normal("model error", moved.shape[1], error.shape[-1]).to(moved)
         return Ensemble(moved + draws @ transposed(error))
 
-    def observe(belief: Belief) -> Predicted:
-        return Predicted.of_members(belief.members, system.see(belief.members))
-
-    return Recipe(init, forecast, observe, kalman_gain, correct)
+    return Recipe(init, forecast, by_members(system), kalman_gain, correct)
 
 
 def _seen(belief: Ensemble, predicted: Predicted) -> Tensor:

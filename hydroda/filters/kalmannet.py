@@ -1,7 +1,7 @@
 """KalmanNet (Revach et al. 2022, IEEE TSP 70): a gain from recurrent networks instead of covariances.
 
 The filter uses the model and what it sees, neither Q nor R, and says nothing of its error. See `klein` for the
-covariance that a gain implies, and `dropout` for one by sampling.
+covariance that a gain implies, and `bayesian_kalmannet` for one by sampling.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,9 +13,11 @@ from torch.nn.functional import normalize
 
 from hydroda.filters import learned, networks
 from hydroda.filters.algebra import symmetric, transposed
-from hydroda.filters.beliefs import Belief
-from hydroda.filters.learned import with_mean
+from hydroda.filters.beliefs import Belief, Gaussian
+from hydroda.filters.learned import with_covariance, with_mean
+from hydroda.filters.nested import Learned
 from hydroda.filters.networks import Layer, dense, gru, stacked, unstacked
+from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble
 
 WIDE, INNER = 5, 40  # factors of the layers before the recurrent units and within the gain
@@ -69,37 +71,76 @@ def kalmannet(system: System, *, weights: Mapping[str, Tensor], normalised: bool
     otherwise features are in the scales stored with the weights.
     """
     like = weights["fixed.memory"]
-    nn, qq = (weights[f"{name}.memory.hidden_weight"].shape[-1] for name in ("q", "s"))
-
-    def parts(belief: Belief) -> tuple[Tensor, ...]:
-        return stacked(belief.memory.squeeze(1), like).split((nn, nn, qq), 1)
 
     def attend(belief: Belief, predicted: Predicted, innovation: Tensor, seen: Tensor, hour: Hour) -> Belief:
         told = learned.features(weights, belief, predicted, innovation, seen)
-        step, surprise, change, correction = _rows(told, like, normalised)
-        q, sigma, s = parts(belief)
-        q = gru(weights, "q.memory", dense(weights, "q.first", correction).relu(), q)
-        moved = torch.cat((q, dense(weights, "sigma.first", change).relu()), 1)
-        sigma = gru(weights, "sigma.memory", moved, sigma)
-        expected = dense(weights, "s.expected", sigma).relu()
-        seen_row = dense(weights, "s.first", torch.cat((step, surprise), 1)).relu()
-        s = gru(weights, "s.memory", torch.cat((expected, seen_row), 1), s)
-        return learned.remembering(belief, torch.cat((q, sigma, s), 1), predicted, innovation, seen)
+        memory = _heard(weights, _memory(belief, like), _rows(told, like, normalised))
+        return learned.remembering(belief, memory, predicted, innovation, seen)
 
     def read(belief: Belief) -> Tensor:
-        _, sigma, s = parts(belief)
-        return dense(weights, "gain.last", dense(weights, "gain.wide", torch.cat((sigma, s), 1)).relu())
+        return _said(weights, _memory(belief, like))
 
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Belief:
         x, y = learned.scales(weights, belief)
-        q, sigma, s = parts(belief)
         gain = stacked((update.gain * y.unsqueeze(-2) / x.unsqueeze(-1)).flatten(1), like)
-        back = dense(weights, "back.gain", torch.cat((s, gain), 1)).relu()
-        sigma = dense(weights, "back.sigma", torch.cat((sigma, back), 1)).relu()
-        memory = unstacked(torch.cat((q, sigma, s), 1), belief.memory).unsqueeze(1)
+        memory = unstacked(_settled(weights, _memory(belief, like), gain), belief.memory).unsqueeze(1)
         return replace(belief, state=belief.state.shifted(update.shift), memory=memory)
 
     return _assembled(system, weights, attend, read, correct)
+
+
+def bayesian_kalmannet(
+    system: System,
+    *,
+    weights: Mapping[str, Tensor],
+    normalised: bool = True,
+    draws: int = 20,
+    dropout: float = 0.1,
+) -> Filter:
+    """KalmanNet with a covariance by Monte Carlo dropout (Gal & Ghahramani 2016; Dahan et al. 2023).
+
+    Weights are trained with `draws` of one. Every draw has a memory of its own and loses each output of the layers
+    before the recurrent units with probability `dropout`; mean and covariance of the analysis are those of K_j d over
+    the draws j. It tells how sure the network is, not how large the errors of model and gauge are.
+    """
+    like = weights["fixed.memory"]
+
+    def init(mean: Tensor, cov: Tensor, noise: Noise) -> Learned:
+        belief = carried.init(mean, cov, noise)
+        return replace(belief, memory=belief.memory.repeat(1, draws, 1))
+
+    def attend(belief: Belief, predicted: Predicted, innovation: Tensor, seen: Tensor, hour: Hour) -> Belief:
+        told = learned.features(weights, belief, predicted, innovation, seen)
+        rows = tuple(row.repeat_interleave(draws, -1) for row in _rows(told, like, normalised))
+
+        def thinned(name: str, x: Tensor) -> Tensor:
+            drawn = hour.noise.uniform(f"dropout {name}", draws, x.shape[1]).flatten(0, 1)
+            return x * (stacked(drawn, like) >= dropout) / (1.0 - dropout)
+
+        memory = unstacked(_heard(weights, _memory(belief, like), rows, thinned), belief.memory)
+        observation = torch.where(seen, innovation + predicted.mean, belief.observation)
+        return replace(belief, memory=memory.unflatten(0, (-1, draws)), observation=observation)
+
+    def gains(belief: Belief) -> Tensor:
+        """(c, draw, n, q)."""
+        x, y = learned.scales(weights, belief)
+        every = unstacked(_said(weights, _memory(belief, like)), belief.mean)
+        k = every.reshape(x.shape[0], draws, x.shape[1], y.shape[1])
+        return k * x[:, None, :, None] / y[:, None, None, :]
+
+    def gain(belief: Belief, predicted: Predicted, innovation: Tensor, r: Tensor) -> Tensor:
+        return gains(belief).mean(1)
+
+    def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Belief:
+        every = gains(belief)
+        spread = ((every - every.mean(1, keepdim=True)) @ update.innovation[:, None, :, None]).squeeze(-1)
+        cov = transposed(spread) @ spread / max(draws - 1, 1)
+        memory = _settled(weights, _memory(belief, like), _said(weights, _memory(belief, like)))
+        own = unstacked(memory, belief.memory).unflatten(0, (-1, draws))
+        return replace(belief, state=Gaussian(belief.mean + update.shift, cov), memory=own)
+
+    carried = with_covariance(system, weights)
+    return assemble(system, Recipe(init, carried.forecast, carried.observe, gain, correct, attend))
 
 
 def kalmannet_single(system: System, *, weights: Mapping[str, Tensor], normalised: bool = True) -> Filter:
@@ -109,11 +150,11 @@ def kalmannet_single(system: System, *, weights: Mapping[str, Tensor], normalise
     def attend(belief: Belief, predicted: Predicted, innovation: Tensor, seen: Tensor, hour: Hour) -> Belief:
         told = learned.features(weights, belief, predicted, innovation, seen)
         row = dense(weights, "first", torch.cat(_rows(told, like, normalised), 1)).relu()
-        memory = gru(weights, "memory", row, stacked(belief.memory.squeeze(1), like))
+        memory = gru(weights, "memory", row, _memory(belief, like))
         return learned.remembering(belief, memory, predicted, innovation, seen)
 
     def read(belief: Belief) -> Tensor:
-        return dense(weights, "last", dense(weights, "wide", stacked(belief.memory.squeeze(1), like)).relu())
+        return dense(weights, "last", dense(weights, "wide", _memory(belief, like)).relu())
 
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Belief:
         return belief.shifted(update.shift)
@@ -137,9 +178,48 @@ def klein(gain: Tensor, h: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
     return before, symmetric(before - gain @ h @ before)
 
 
+def _memory(belief: Belief, like: Tensor) -> Tensor:
+    return stacked(belief.memory.flatten(0, 1), like)
+
+
+def _heard(
+    w: Mapping[str, Tensor],
+    memory: Tensor,
+    told: tuple[Tensor, ...],
+    thinned: Callable[[str, Tensor], Tensor] = lambda name, x: x,
+) -> Tensor:
+    """The memory of the three recurrent units after an innovation."""
+    (q, sigma, s), (step, surprise, change, correction) = _units(w, memory), told
+
+    def layer(name: str, x: Tensor) -> Tensor:
+        return thinned(name, dense(w, name, x).relu())
+
+    q = gru(w, "q.memory", layer("q.first", correction), q)
+    sigma = gru(w, "sigma.memory", torch.cat((q, layer("sigma.first", change)), 1), sigma)
+    seen = torch.cat((layer("s.expected", sigma), layer("s.first", torch.cat((step, surprise), 1))), 1)
+    return torch.cat((q, sigma, gru(w, "s.memory", seen, s)), 1)
+
+
+def _said(w: Mapping[str, Tensor], memory: Tensor) -> Tensor:
+    """The gain (net, n q, row), without units."""
+    _, sigma, s = _units(w, memory)
+    return dense(w, "gain.last", dense(w, "gain.wide", torch.cat((sigma, s), 1)).relu())
+
+
+def _settled(w: Mapping[str, Tensor], memory: Tensor, gain: Tensor) -> Tensor:
+    """The memory when the gain is known, from which the unit in the place of P begins the next hour."""
+    q, sigma, s = _units(w, memory)
+    back = dense(w, "back.gain", torch.cat((s, gain), 1)).relu()
+    return torch.cat((q, dense(w, "back.sigma", torch.cat((sigma, back), 1)).relu(), s), 1)
+
+
+def _units(w: Mapping[str, Tensor], memory: Tensor) -> tuple[Tensor, ...]:
+    return memory.split([w[f"{name}.memory.hidden_weight"].shape[-1] for name in ("q", "sigma", "s")], 1)
+
+
 def _rows(told: learned.Features, like: Tensor, normalised: bool) -> tuple[Tensor, ...]:
-    every = (told.step, told.innovation, told.change, told.correction)
-    return tuple(stacked(normalize(x, dim=-1, eps=1e-12) if normalised else x, like) for x in every)
+    rows = (stacked(x, like) for x in (told.step, told.innovation, told.change, told.correction))
+    return tuple(normalize(row, dim=1, eps=1e-12) if normalised else row for row in rows)
 
 
 def _assembled(

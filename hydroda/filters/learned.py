@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from hydroda.filters.algebra import jacobian, symmetric, transposed
-from hydroda.filters.beliefs import Belief, Gaussian, Learned, Point
+from hydroda.filters.beliefs import Belief, Gaussian, Point
+from hydroda.filters.nested import Learned
 from hydroda.filters.networks import shared, unstacked
 from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Hour, Predicted, System
@@ -21,13 +22,12 @@ from hydroda.filters.recipe import Hour, Predicted, System
 @dataclass(frozen=True)
 class Features:
     """What a network is told in an hour, in the stored scales of states and observations, so without units: innovation
-    and change of the observation (c, q), correction and change of the analysis (c, n), H (c, q, n)."""
+    and change of the observation (c, q), correction and change of the analysis (c, n)."""
 
     innovation: Tensor
     step: Tensor
     correction: Tensor
     change: Tensor
-    slope: Tensor
 
 
 def features(
@@ -36,14 +36,19 @@ def features(
     """Of a belief after its forecast; zero for what was not observed."""
     x, y = scales(w, belief)
     step = torch.where(seen, innovation + predicted.mean - belief.observation, 0.0)
-    h = derivative(predicted) * x.unsqueeze(-2) / y.unsqueeze(-1)
-    return Features(innovation / y, step / y, belief.correction.squeeze(1) / x, belief.change.squeeze(1) / x, h)
+    return Features(innovation / y, step / y, belief.correction.squeeze(1) / x, belief.change.squeeze(1) / x)
 
 
 def derivative(predicted: Predicted) -> Tensor:
-    """H (c, q, n), which every learned filter takes, zero for what was not observed."""
+    """H (c, q, n) of a filter that takes it, zero for what was not observed."""
     assert predicted.slope is not None
     return predicted.slope
+
+
+def scaled_derivative(w: Mapping[str, Tensor], belief: Learned, predicted: Predicted) -> Tensor:
+    """H (c, q, n) in the stored scales, so without units."""
+    x, y = scales(w, belief)
+    return derivative(predicted) * x.unsqueeze(-2) / y.unsqueeze(-1)
 
 
 def scales(w: Mapping[str, Tensor], belief: Learned) -> tuple[Tensor, Tensor]:
@@ -66,8 +71,8 @@ class Carried(NamedTuple):
     observe: Callable[[Learned], Predicted]
 
 
-def with_mean(system: System, w: Mapping[str, Tensor]) -> Carried:
-    """A mean alone is carried; covariances that are asked for are NaN."""
+def with_mean(system: System, w: Mapping[str, Tensor], *, slope: bool = False) -> Carried:
+    """A mean alone is carried, covariances that are asked for are NaN; `slope`: H is taken."""
 
     def init(mean: Tensor, cov: Tensor, noise: Noise) -> Learned:
         return _begun(w, Point(mean), system.see(mean)[:, 0])
@@ -77,9 +82,10 @@ def with_mean(system: System, w: Mapping[str, Tensor]) -> Carried:
 
     def observe(belief: Learned) -> Predicted:
         mean = system.see(belief.mean)[:, 0]
-        h = jacobian(system.see, belief.mean, mean.shape[-1])
-        unknown = torch.full_like(h, torch.nan)
-        return Predicted(mean, transposed(unknown), unknown[..., :1].expand(-1, -1, mean.shape[-1]), slope=h)
+        unknown = torch.full((1, 1, 1), torch.nan).to(mean)
+        (c, q), n = mean.shape, belief.mean.shape[-1]
+        h = jacobian(system.see, belief.mean, q) if slope else None
+        return Predicted(mean, unknown.expand(c, n, q), unknown.expand(c, q, q), slope=h)
 
     return Carried(init, forecast, observe)
 

@@ -2,11 +2,12 @@
 the innovation goes where (the idea of Sun et al. 2026, EGU26-8698).
 
 The state is that of the model, of one gauge, and an output error in a few components that decay at their own rates, so
-that a forecast for a lead of l hours is the model's plus Σ_k e_k exp(−l/τ_k).
+that a forecast for a lead of l hours is the model's plus Σ_k e_k exp(−l/τ_k). Beside a classical filter the mean of
+both is better than either: the one errs by the laws it assumes, the other by the years it has seen.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from hydroda.filters.algebra import product
 from hydroda.filters.beliefs import Guided
 from hydroda.filters.networks import FIXED, Layer, dense, lstm, shared, stacked, unstacked
 from hydroda.filters.noise import Noise
-from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble
+from hydroda.filters.recipe import Build, Filter, Hour, Predicted, Recipe, System, Update, assemble
 
 UNITS = 16
 DECAYS = (1.5, 5.0, 20.0)  # h, e-folding times τ of the output error
@@ -169,3 +170,94 @@ def lstm_gain(system: System, *, weights: Mapping[str, Tensor]) -> Filter:
         return replace(belief, guided=torch.cat((state, error), -1), innovation=d, observation=y)
 
     return assemble(world, Recipe(init, forecast, observe, gain, correct, attend))
+
+
+def with_networks(filter_beside: Build) -> Build:
+    """A filter beside the networks that were trained for these catchments, which have a share in the forecast.
+
+    The state is [of the filter, of network 1, of network 2, …]. Its discharge is (1 − share) times the filter's and
+    share times the mean of the networks'. Spread, gain and likelihood are the filter's, innovations those of the whole.
+    A suspect observation is none for a network. Raises ValueError where nothing was trained.
+    """
+
+    def made(system: System) -> Filter:
+        trained = system.networks
+        if trained is None:
+            raise ValueError("lstm.with_networks: nothing was trained for these catchments; hydroda train does it")
+        inner, world, seeds = filter_beside(system), with_output_error(system), trained.seeds
+        learned = lstm_gain(_repeated(system, seeds), weights=trained)
+        share = trained.share.unsqueeze(1)
+        assert world.stores is not None
+        width = world.stores.shape[-1]
+
+        def parts(z: Tensor) -> tuple[Tensor, Tensor]:
+            """The filter's (c, k, n), and the networks' with the networks as points (c, k s, n + e)."""
+            cut = z.shape[-1] - seeds * width
+            return z[..., :cut], z[..., cut:].unflatten(-1, (seeds, width)).flatten(1, 2)
+
+        def move(z: Tensor, forcing: Tensor) -> Tensor:
+            own, theirs = parts(z)
+            moved = world.move(theirs, forcing).reshape(*z.shape[:2], -1)
+            return torch.cat((inner.system.move(own, forcing), moved), -1)
+
+        def see(z: Tensor) -> Tensor:
+            own, theirs = parts(z)
+            mean = world.see(theirs).reshape(*z.shape[:2], seeds).mean(-1, keepdim=True)
+            return (1.0 - share) * inner.system.see(own) + share * mean
+
+        def init(mean: Tensor, cov: Tensor, noise: Noise) -> Committee:
+            begun = learned.init(mean.repeat_interleave(seeds, 0), cov.repeat_interleave(seeds, 0), noise)
+            state = inner.init(mean, cov, noise)
+            if isinstance(state, TwoBiases):
+                raise ValueError("no networks beside a filter that estimates biases; leave bias.two_stage out")
+            return _joined(state, begun, seeds)
+
+        def forecast(belief: Committee, hour: Hour) -> Committee:
+            theirs = learned.forecast(_rows(belief), _told(hour, seeds))
+            return _joined(inner.forecast(belief.state, hour), theirs, seeds)
+
+        def observe(belief: Committee) -> Predicted:
+            return inner.observe(belief.state)._replace(mean=see(belief.mean)[:, 0])
+
+        def step(belief: Committee, hour: Hour) -> tuple[Committee, Update]:
+            expected = see(move(belief.mean, hour.forcing))[:, 0]
+            state, update = inner.step(belief.state, hour)
+            theirs, _ = learned.step(_rows(belief), _told(hour, seeds))
+            innovation = torch.where(update.seen, hour.observation - expected, 0.0)
+            predicted = update.predicted._replace(mean=expected)
+            return _joined(state, theirs, seeds), update._replace(innovation=innovation, predicted=predicted)
+
+        whole = replace(system, move=move, see=see, stores=None, unknowns=None, networks=None)
+        return Filter(whole, init, forecast, observe, step)
+
+    return made
+
+
+def _repeated(system: System, times: int) -> System:
+    """The system of every catchment so many times in a row."""
+
+    def move(x: Tensor, forcing: Tensor) -> Tensor:
+        return system.move(x.reshape(-1, times, x.shape[-1]), forcing[::times]).reshape(x.shape)
+
+    def see(x: Tensor) -> Tensor:
+        return system.see(x.reshape(-1, times, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
+    def observation_error(y: Tensor) -> Tensor:
+        return system.observation_error(y[::times]).repeat_interleave(times, 0)
+
+    return replace(system, move=move, see=see, observation_error=observation_error)
+
+
+def _told(hour: Hour, times: int) -> Hour:
+    """The hour as networks see it."""
+    seen = hour.observation if hour.doubt is None else torch.where(hour.doubt > 1.0, torch.nan, hour.observation)
+    return Hour(hour.forcing.repeat_interleave(times, 0), seen.repeat_interleave(times, 0), hour.noise)
+
+
+def _rows(belief: Committee) -> Guided:
+    return Guided(*(getattr(belief, field.name).flatten(0, 1) for field in fields(Guided)))
+
+
+def _joined(state: Belief, guided: Guided, seeds: int) -> Committee:
+    theirs = mapped(lambda x: x.unflatten(0, (-1, seeds)), guided)
+    return Committee(state, *(getattr(theirs, field.name) for field in fields(Guided)))

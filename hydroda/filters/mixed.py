@@ -1,22 +1,22 @@
 """Leading directions and members together: the directions carry most of the covariance, members what they leave out."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from hydroda.filters.algebra import product, root, split, transposed
 from hydroda.filters.beliefs import Belief, Mixed, PartlyOrthogonal
 from hydroda.filters.noise import Noise
-from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble, columns, kalman_gain
+from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble, by_columns, kalman_gain
 
 
 def poenkf(system: System, *, rank: int = 3, members: int = 20, scaled: bool = True) -> Filter:
     """Partially orthogonal ensemble Kalman filter (Heemink, Verlaan & Segers 2001; Drécourt 2003, §5.3).
 
     `rank` directions by RRSQRT and members with the full noise, which count only outside the span of the directions.
-    The covariance between the span and the rest is left out: better than either with few model runs, not exact with
-    many. Observations of members are perturbed. Raises ValueError for a rank below one or fewer than 2 members.
+    The covariance between the span and the rest is left out, and what members know within the span, however little the
+    directions say there: better than either with few model runs, not exact with many, and below full rank it can say so
+    little of its error that it loses stores which are hardly observed (`coffee` cannot). Observations of members are
+    perturbed. Raises ValueError for a rank below one or fewer than 2 members.
     """
     _check("poenkf", rank, members)
 
@@ -35,13 +35,13 @@ def poenkf(system: System, *, rank: int = 3, members: int = 20, scaled: bool = T
         return PartlyOrthogonal(mean, factor, others + draws @ transposed(error), share)
 
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> PartlyOrthogonal:
-        k, e = update.gain, root(r)
+        k, e = update.gain, root(update.observation_cov)
         factor, _, share = split(_kept(belief, predicted, k, e), rank, scaled)
         draws = hour.noise.normal("observation error", members, e.shape[-1]).to(e)
         target = update.innovation.unsqueeze(-2) + draws @ transposed(e) - _seen(system, belief, update)
         return PartlyOrthogonal(belief.mean + update.shift, factor, belief.members + product(target, k), share)
 
-    return assemble(system, Recipe(init, forecast, _observe(system), kalman_gain, correct))
+    return assemble(system, Recipe(init, forecast, by_columns(system), kalman_gain, correct))
 
 
 def coffee(system: System, *, rank: int = 3, members: int = 20, scaled: bool = True) -> Filter:
@@ -69,10 +69,10 @@ def coffee(system: System, *, rank: int = 3, members: int = 20, scaled: bool = T
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Mixed:
         k = update.gain
         others = belief.members + update.shift - product(_seen(system, belief, update), k)
-        every = _kept(belief, predicted, k, root(r))
+        every = _kept(belief, predicted, k, root(update.observation_cov))
         return divided(belief.mean + update.shift, every, others, hour.noise, "observation error")
 
-    return assemble(system, Recipe(init, forecast, _observe(system), kalman_gain, correct))
+    return assemble(system, Recipe(init, forecast, by_columns(system), kalman_gain, correct))
 
 
 def _check(name: str, rank: int, members: int) -> None:
@@ -89,14 +89,6 @@ def _moved(system: System, belief: Mixed, hour: Hour) -> tuple[Tensor, Tensor, T
     moved = system.move(points, hour.forcing)
     mean = moved[:, :1]
     return mean, transposed(moved[:, 1 : r + 1] - mean), moved[:, r + 1 :]
-
-
-def _observe(system: System) -> Callable[[Belief], Predicted]:
-    def observe(belief: Belief) -> Predicted:
-        mean, seen = columns(system.see, belief.mean, belief.root, 1.0)
-        return Predicted.of_root(mean[:, 0], belief.root, seen)
-
-    return observe
 
 
 def _kept(belief: Mixed, predicted: Predicted, gain: Tensor, e: Tensor) -> Tensor:

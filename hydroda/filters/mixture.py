@@ -69,7 +69,7 @@ def rao_blackwell(system: System, *, factors: Tensor, shares: Tensor, members: i
     """
 
     def init(mean: Tensor, cov: Tensor, noise: Noise) -> GaussianSum:
-        equal = torch.full((mean.shape[0], members), -math.log(members)).to(mean)
+        equal = torch.full_like(mean[:, :, 0], -math.log(members)).expand(-1, members)
         return GaussianSum(mean.expand(-1, members, -1), cov.unsqueeze(1).expand(-1, members, -1, -1), equal)
 
     def forecast(belief: Belief, hour: Hour) -> GaussianSum:

@@ -111,7 +111,7 @@ def shared(value: Tensor, count: int) -> Tensor:
 
 def stacked(x: Tensor, like: Tensor) -> Tensor:
     """(c, k) → (net, k, row), for weights `like`, of whose type it is."""
-    return x.to(like).reshape(like.shape[0], -1, x.shape[-1]).mT
+    return x.to(like).reshape(like.shape[0], -1, x.shape[-1]).contiguous().mT  # rounding depends on how memory lies
 
 
 def unstacked(x: Tensor, like: Tensor) -> Tensor:

@@ -132,6 +132,9 @@ class Recipe:
     from which the gain is then read
     gain(belief, predicted, innovation, R) → K (c, n, q)
     correct(belief, predicted, update, R, hour) → belief
+
+    R is the error the gain reckons with, as a transform of members must; `update.observation_cov` is that of the
+    observation, which a gain of any other size lets in. They differ where a modifier says so only.
     """
 
     init: Callable[[Tensor, Tensor, Noise], Belief]
@@ -160,7 +163,10 @@ class Filter:
     def verbs(self, modifier: str) -> Recipe:
         """The recipe, for a modifier of this name. Raises ValueError where there is none."""
         if self.recipe is None:
-            raise ValueError(f"{modifier} needs a filter with a gain, this one weighs its members")
+            raise ValueError(
+                f"{modifier} needs a filter with a gain; this one weighs its members, or was changed by a modifier "
+                f"that has to come after {modifier}"
+            )
         return self.recipe
 
     def begun(self, init: Callable[[Tensor, Tensor, Noise], Belief]) -> "Filter":
@@ -204,8 +210,7 @@ def assemble(system: System, recipe: Recipe) -> Filter:
         s = predicted.cov + r
         told = recipe.attend(prior, predicted, innovation, seen, hour) if recipe.attend else prior
         gain = torch.where(seen.unsqueeze(-2), recipe.gain(told, predicted, innovation, r), 0.0)
-        likelihood = log_density(innovation.unsqueeze(-2), s, seen.sum(-1))[:, 0]
-        update = Update(innovation, s, gain, likelihood, seen, expected, r)
+        update = Update(innovation, s, gain, likelihood(innovation, s, seen), seen, expected, r)
         posterior = recipe.correct(told, predicted, update, r, hour)
         some = seen.any(-1)
         return posterior if some.all() else chosen(some, posterior, prior), update
@@ -225,10 +230,31 @@ def weighed(system: System, expected: Predicted, hour: Hour) -> tuple[Predicted,
     return *without_missing(expected, r, seen), observation - expected.mean, seen
 
 
+def likelihood(innovation: Tensor, s: Tensor, seen: Tensor) -> Tensor:
+    """The log-density (c,) of an innovation d (c, q) of covariance S (c, q, q), of what was `seen` (c, q) only."""
+    return log_density(innovation.unsqueeze(-2), s, seen.sum(-1))[:, 0]
+
+
 def columns(function: Callable[[Tensor], Tensor], mean: Tensor, a: Tensor, step: float) -> tuple[Tensor, Tensor]:
     """f(x) (c, 1, k), and what f makes of the columns of A (c, n, r): [f(x + ε a) − f(x)] / ε, (c, k, r)."""
     points = function(torch.cat((mean, mean + step * transposed(a)), 1))
     return points[:, :1], transposed(points[:, 1:] - points[:, :1]) / step
+
+
+def by_columns(system: System, step: float = 1.0) -> Callable[[Belief], Predicted]:
+    """How a belief with a root (c, n, k) of its covariance observes: column by column, at differences of a length."""
+
+    def observe(belief: Belief) -> Predicted:
+        root = belief.root
+        mean, seen = columns(system.see, belief.mean, root, step)
+        return Predicted.of_root(mean[:, 0], root, seen)
+
+    return observe
+
+
+def by_members(system: System) -> Callable[[Belief], Predicted]:
+    """How an ensemble observes."""
+    return lambda belief: Predicted.of_members(belief.members, system.see(belief.members))
 
 
 def gaussian(mean: Tensor, cov: Tensor, noise: Noise) -> Gaussian:

@@ -9,7 +9,8 @@ from scipy.linalg import solve_discrete_are
 from torch import Tensor
 
 from hydroda.filters.algebra import jacobian, joseph, transposed
-from hydroda.filters.beliefs import Belief, Ensemble, Gaussian, Steady, chosen
+from hydroda.filters.beliefs import Belief, Ensemble, Gaussian, chosen
+from hydroda.filters.nested import Steady
 from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import (
     Build,
@@ -28,11 +29,12 @@ CLASSES = (0.5, 2.0)  # multiples of the mean flow that part low, usual and high
 
 
 def inflated(build: Build, *, factor: float = 1.0, to_prior_spread: float = 0.0, to_prior: float = 0.0) -> Build:
-    """A filter whose analysis spread is widened, where and only where an observation reached.
+    """A filter whose analysis spread is widened where an observation reached, at most to the spread of the forecast.
 
     `factor` λ multiplies anomalies (λ² the covariance); `to_prior_spread` α multiplies them by 1 + α (σ^f − σ^a) / σ^a
     (RTPS, Whitaker & Hamill 2012); `to_prior` α blends members' anomalies with those of the forecast (RTPP, Zhang et
-    al. 2004), for ensembles. Raises ValueError for a factor below one or α outside [0, 1].
+    al. 2004), for ensembles. What the gauge hardly sees would without the limit grow by λ every hour. Raises ValueError
+    for a factor below one or α outside [0, 1].
     """
     if factor < 1.0 or not 0.0 <= to_prior_spread <= 1.0 or not 0.0 <= to_prior <= 1.0:
         raise ValueError(
@@ -50,12 +52,12 @@ def inflated(build: Build, *, factor: float = 1.0, to_prior_spread: float = 0.0,
                 mean = found.mean
                 blend = (1.0 - to_prior) * (found.members - mean) + to_prior * (belief.members - belief.mean)
                 found = Ensemble(torch.where(reached, mean + blend, found.members))
-            wider = torch.full_like(found.mean, factor)
-            if to_prior_spread:
-                before, after = (torch.diagonal(b.cov, dim1=-2, dim2=-1).unsqueeze(-2) for b in (belief, found))
-                positive = (before > 0.0) & (after > 0.0)
-                ratio = torch.where(positive, before, 1.0).sqrt() / torch.where(positive, after, 1.0).sqrt()
-                wider = wider * (1.0 + to_prior_spread * (ratio - 1.0))
+            if factor == 1.0 and not to_prior_spread:
+                return found
+            before, after = (torch.diagonal(b.cov, dim1=-2, dim2=-1).unsqueeze(-2) for b in (belief, found))
+            positive = (before > 0.0) & (after > 0.0)
+            ratio = torch.where(positive, before, 1.0).sqrt() / torch.where(positive, after, 1.0).sqrt()
+            wider = torch.minimum(factor * (1.0 + to_prior_spread * (ratio - 1.0)), ratio.clamp(min=1.0))
             return found.widened(torch.where(reached, wider, 1.0))
 
         return replace(recipe, correct=correct)
@@ -134,12 +136,7 @@ def steady(build: Build, *, warm_up: int = 2160) -> Build:
 
         def init(mean: Tensor, cov: Tensor, noise: Noise) -> Steady:
             state = inner.init(mean, cov, noise)
-            c, _, n = state.mean.shape
-            q = world.see(state.mean).shape[-1]
-            zero = torch.zeros(c, len(CLASSES) + 1, n, n).to(mean)
-            hours, cross = zero[..., 0, 0], zero[..., :1].expand(-1, -1, -1, q)
-            seen = zero[..., :1, :1].expand(-1, -1, q, q)
-            return Steady(state, state.mean, state.cov, hours, hours[:, :1], cross, seen, zero)
+            return _begun(state, world.see(state.mean).shape[-1])
 
         def ready(belief: Steady) -> Tensor:
             return belief.hours.sum(1) >= warm_up
@@ -183,6 +180,16 @@ def steady(build: Build, *, warm_up: int = 2160) -> Build:
         return assemble(world, Recipe(init, forecast, observe, recipe.gain, correct))
 
     return made
+
+
+def _begun(state: Belief, q: int) -> Steady:
+    """Empty tables beside the belief of the filter that warms up, for q gauges."""
+    c, _, n = state.mean.shape
+    zero = torch.zeros(c, len(CLASSES) + 1, n, n).to(state.mean)
+    hours, cross = zero[..., 0, 0], zero[..., :1].expand(-1, -1, -1, q)
+    return Steady(
+        state, state.mean, state.cov, hours, hours[:, :1], cross, zero[..., :1, :1].expand(-1, -1, q, q), zero
+    )
 
 
 def _class(flow: Tensor, usual: Tensor) -> Tensor:

@@ -6,7 +6,19 @@ from torch import Tensor
 from hydroda.filters.algebra import centring, product, root, shrunk, split, transposed, within
 from hydroda.filters.beliefs import Belief, Ensemble, SquareRoot
 from hydroda.filters.noise import Noise
-from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble, columns, kalman_gain
+from hydroda.filters.recipe import (
+    Filter,
+    Hour,
+    Predicted,
+    Recipe,
+    System,
+    Update,
+    assemble,
+    by_columns,
+    by_members,
+    columns,
+    kalman_gain,
+)
 
 
 def rrsqrt(system: System, *, rank: int = 4, scaled: bool = True, step: float = 1.0) -> Filter:
@@ -25,17 +37,13 @@ def rrsqrt(system: System, *, rank: int = 4, scaled: bool = True, step: float = 
         mean, moved = columns(lambda x: system.move(x, hour.forcing), belief.mean, belief.factor, step)
         return _cut(mean, torch.cat((moved, system.model_error(mean)), -1), rank, scaled)
 
-    def observe(belief: Belief) -> Predicted:
-        mean, seen = columns(system.see, belief.mean, belief.factor, step)
-        return Predicted.of_root(mean[:, 0], belief.factor, seen)
-
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> SquareRoot:
         assert predicted.root is not None
         left = belief.factor - update.gain @ predicted.root
-        every = torch.cat((left, product(update.gain, transposed(root(r)))), -1)
+        every = torch.cat((left, product(update.gain, transposed(root(update.observation_cov)))), -1)
         return _cut(belief.mean + update.shift, every, rank, scaled)
 
-    return assemble(system, Recipe(init, forecast, observe, kalman_gain, correct))
+    return assemble(system, Recipe(init, forecast, by_columns(system, step), kalman_gain, correct))
 
 
 def seek(
@@ -69,16 +77,12 @@ def seek(
             mean, basis = move(belief.mean), belief.factor
         return SquareRoot(mean, within(basis, system.model_error(mean), scaled, forgetting), belief.discarded)
 
-    def observe(belief: Belief) -> Predicted:
-        mean, seen = columns(system.see, belief.mean, belief.factor, step)
-        return Predicted.of_root(mean[:, 0], belief.factor, seen)
-
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> SquareRoot:
         assert predicted.root is not None
         factor = transposed(shrunk(transposed(belief.factor), predicted.root, r))
         return SquareRoot(belief.mean + update.shift, factor, belief.discarded)
 
-    return assemble(system, Recipe(init, forecast, observe, kalman_gain, correct))
+    return assemble(system, Recipe(init, forecast, by_columns(system, step), kalman_gain, correct))
 
 
 def seik(system: System, *, rank: int = 4, scaled: bool = True, forgetting: float = 1.0) -> Filter:
@@ -108,16 +112,13 @@ def seik(system: System, *, rank: int = 4, scaled: bool = True, forgetting: floa
         mean = moved.mean(1, keepdim=True)
         return sampled(mean, within(factor(moved), system.model_error(mean), scaled, forgetting))
 
-    def observe(belief: Belief) -> Predicted:
-        return Predicted.of_members(belief.members, system.see(belief.members))
-
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Ensemble:
         assert predicted.root is not None
         basis = centring(belief.members)
         shorter = shrunk(transposed(factor(belief.members)), predicted.root @ basis, r)
         return sampled(belief.mean + update.shift, transposed(shorter))
 
-    return assemble(system, Recipe(init, forecast, observe, kalman_gain, correct))
+    return assemble(system, Recipe(init, forecast, by_members(system), kalman_gain, correct))
 
 
 def _check(name: str, rank: int, step: float, forgetting: float = 1.0) -> None:

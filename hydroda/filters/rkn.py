@@ -12,8 +12,9 @@ from torch import Tensor
 
 from hydroda.filters import learned, networks
 from hydroda.filters.algebra import symmetric, transposed
-from hydroda.filters.beliefs import Belief, Gaussian, Learned
-from hydroda.filters.learned import derivative, with_covariance
+from hydroda.filters.beliefs import Belief, Gaussian
+from hydroda.filters.learned import derivative, scaled_derivative, with_covariance
+from hydroda.filters.nested import Learned
 from hydroda.filters.networks import Layer, dense, gru, stacked, unstacked
 from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble
 
@@ -54,10 +55,11 @@ def recursive_kalmannet(system: System, *, weights: Mapping[str, Tensor]) -> Fil
 
     def attend(belief: Belief, predicted: Predicted, innovation: Tensor, seen: Tensor, hour: Hour) -> Belief:
         told = learned.features(weights, belief, predicted, innovation, seen)
-        x = torch.cat((told.innovation, told.step, told.slope.flatten(1), told.correction), -1).square()
+        h = scaled_derivative(weights, belief, predicted).flatten(1)
+        x = torch.cat((told.innovation, told.step, h, told.correction), -1).square()
         row, after = stacked(x, like), []
-        for name, h in zip((GAIN, NOISE), parts(belief), strict=True):
-            after.append(gru(weights, f"{name}.memory", dense(weights, f"{name}.first", row).relu(), h))
+        for name, memory in zip((GAIN, NOISE), parts(belief), strict=True):
+            after.append(gru(weights, f"{name}.memory", dense(weights, f"{name}.first", row).relu(), memory))
         return learned.remembering(belief, torch.cat(after, 1), predicted, innovation, seen)
 
     def read(belief: Belief, name: str) -> Tensor:

@@ -128,7 +128,7 @@ def srukf(system: System, *, alpha: float = 1.0, beta: float = 0.0, kappa: float
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> SquareRoot:
         assert predicted.root is not None
         left = state(belief) - update.gain @ predicted.root
-        factor = triangle(torch.cat((left, product(update.gain, transposed(root(r)))), -1))
+        factor = triangle(torch.cat((left, product(update.gain, transposed(root(update.observation_cov)))), -1))
         return SquareRoot(belief.mean + update.shift, factor, belief.discarded)
 
     def state(belief: Belief) -> Tensor:

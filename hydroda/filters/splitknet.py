@@ -13,8 +13,9 @@ from torch import Tensor
 
 from hydroda.filters import learned, networks
 from hydroda.filters.algebra import symmetric, transposed
-from hydroda.filters.beliefs import Belief, Gaussian, Learned
-from hydroda.filters.learned import derivative, with_covariance, with_mean
+from hydroda.filters.beliefs import Belief, Gaussian
+from hydroda.filters.learned import derivative, scaled_derivative, with_covariance, with_mean
+from hydroda.filters.nested import Learned
 from hydroda.filters.networks import Layer, dense, gru, stacked, unstacked
 from hydroda.filters.recipe import Filter, Hour, Predicted, Recipe, System, Update, assemble
 
@@ -25,7 +26,9 @@ FLOOR = 1e-8  # of the diagonal of a Cholesky factor
 def initial(state: Tensor, observation: Tensor, seeds: Iterable[int], *, cholesky: bool = False) -> dict[str, Tensor]:
     """Untrained weights for the scales of states (net, n) and observations (net, q); `cholesky`: for `cholesky_knet`.
 
-    Each network is Linear(→ 80 (n + q)), two recurrent units of 2 (n² + q²), Linear(→ 4 n q), Linear(→ entries).
+    Each network is Linear(→ 80 (n + q)), two recurrent units of 2 (n² + q²), Linear(→ 4 n q), Linear(→ entries). What
+    it says begins near the identity, so near a Kalman gain for errors of the size of the scales: with a gain near zero
+    a state that is not observed drifts out of the range in which a network learns.
     """
     (nets, n), q = state.shape, observation.shape[-1]
     size = 2 * (n * n + q * q)
@@ -36,10 +39,14 @@ def initial(state: Tensor, observation: Tensor, seeds: Iterable[int], *, cholesk
             Layer(f"{name}.lower", 80 * (n + q), size, recurrent=True),
             Layer(f"{name}.upper", size, size, recurrent=True),
             Layer(f"{name}.wide", size, 4 * n * q),
-            Layer(f"{name}.last", 4 * n * q, k * (k + 1) // 2 if cholesky else k * k),
+            Layer(f"{name}.last", 4 * n * q, k * (k + 1) // 2 if cholesky else k * k, size=0.1),
         ]
     memory = torch.zeros(nets, 4 * size)
-    return networks.weights(layers, seeds, state=state, observation=observation, memory=memory)
+    found = networks.weights(layers, seeds, state=state, observation=observation, memory=memory)
+    for name, k in ((STATE, n), (GAUGE, q)):
+        one = torch.eye(k, dtype=torch.float64)
+        found[f"{name}.last.bias"] += (one[*torch.tril_indices(k, k)] if cholesky else one.flatten()).unsqueeze(-1)
+    return found
 
 
 def split_kalmannet(system: System, *, weights: Mapping[str, Tensor]) -> Filter:
@@ -48,14 +55,14 @@ def split_kalmannet(system: System, *, weights: Mapping[str, Tensor]) -> Filter:
     Features are in the scales stored with the weights (the paper has them as they come), the correction is that of the
     hour before (the released code is an hour late), and the memory begins with zeros (there with random numbers).
     """
-    carried = with_mean(system, weights)
+    carried = with_mean(system, weights, slope=True)
 
     def gain(belief: Belief, predicted: Predicted, innovation: Tensor, r: Tensor) -> Tensor:
         x, y = learned.scales(weights, belief)
-        (n, q), h = (x.shape[-1], y.shape[-1]), derivative(predicted)
+        n, q, h = x.shape[-1], y.shape[-1], scaled_derivative(weights, belief, predicted)
         one = _read(weights, belief, STATE).reshape(-1, n, n)
         two = _read(weights, belief, GAUGE).reshape(-1, q, q)
-        return x.unsqueeze(-1) * (one @ transposed(_scaled(h, x, y)) @ two) / y.unsqueeze(-2)
+        return x.unsqueeze(-1) * (one @ transposed(h) @ two) / y.unsqueeze(-2)
 
     def correct(belief: Belief, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Belief:
         return belief.shifted(update.shift)
@@ -101,7 +108,7 @@ def _attend(weights: Mapping[str, Tensor]) -> Callable[..., Learned]:
         h = derivative(predicted)
         linear = (h @ transposed(belief.mean))[..., 0]
         bend = torch.where(seen, predicted.mean - linear, 0.0) / y
-        common = (bend, told.slope.flatten(1))
+        common = (bend, scaled_derivative(weights, belief, predicted).flatten(1))
         states = (told.correction, told.change)
         gauges = (told.innovation, told.step)
         memory = stacked(belief.memory.squeeze(1), like).chunk(4, 1)
@@ -125,8 +132,3 @@ def _factor(entries: Tensor, n: int) -> Tensor:
     """A lower triangle (c, n, n) with a positive diagonal."""
     lower = networks.triangle(entries, n)
     return lower.tril(-1) + torch.diag_embed(lower.diagonal(dim1=-2, dim2=-1).abs() + FLOOR)
-
-
-def _scaled(h: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """H without units."""
-    return h * x.unsqueeze(-2) / y.unsqueeze(-1)

@@ -1,1 +1,1 @@
-"""Published studies, run again by one command each."""
+"""Studies of the literature, one package or file each, made again with the filters and models of this package."""

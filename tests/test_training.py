@@ -1,0 +1,167 @@
+"""Training: exact resume, batches, gradients that are not finite, early stopping, files, losses."""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hydroda import losses, training
+from hydroda.filters import kalmannet
+from hydroda.filters.beliefs import Belief
+from hydroda.filters.recipe import Filter
+from hydroda.losses import Series, along
+from hydroda.reproduction.constant_speed import drawn, system
+from hydroda.training import Plan, Task
+
+PLAN = Plan(6, batch=4, window=5, lengths=((0, 5), (2, 12)), rate=(1e-2, 1e-3), every=2)
+NETS = 2
+
+
+def build(weights: Mapping[str, Tensor], series: Series) -> Filter:
+    return kalmannet.kalmannet(system(series.parameters), weights=weights, normalised=False)
+
+
+def start(seed: int = 0, nets: int = NETS) -> dict[str, Tensor]:
+    scales = torch.tensor([[0.4, 0.05]]).repeat(nets, 1), torch.ones(nets, 1)
+    return kalmannet.initial(*scales, range(seed, seed + nets))
+
+
+def task(**changes: Any) -> Task:
+    loss = along(losses.squared_error)
+    series, held = drawn(40, 12, 1, steps=12).series, drawn(40, 4, 2, steps=12).series
+    rows = torch.arange(12).repeat(NETS, 1)
+    return replace(Task(build, loss, loss, series, rows, held, rows[:, :4]), **changes)
+
+
+def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
+    whole, one = training.train(start(), task(), PLAN, tmp_path / "whole")
+
+    class Stopped(Exception):
+        pass
+
+    def stop(fraction: float, text: str) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        training.train(start(), task(), PLAN, tmp_path / "parts", stop)
+    parts, two = training.train(start(), task(), PLAN, tmp_path / "parts")
+    assert same(whole, parts)
+    for name, value in vars(one).items():
+        other = vars(two)[name]
+        assert torch.equal(value, other) if isinstance(value, Tensor) else value == other
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "parts").read_bytes()
+    again, done = training.train(start(), task(), PLAN, tmp_path / "parts")
+    assert same(again, parts) and done.iteration == 6
+    assert one.updates.tolist() == [2 * 1 + 4 * 3] * NETS
+
+
+def test_training_learns_and_tells_how_it_goes(tmp_path):
+    told: list[str] = []
+    plan = replace(PLAN, iterations=14)
+    _, state = training.train(start(), task(), plan, tmp_path / "it", lambda fraction, text: told.append(text))
+    scores = torch.tensor([score for _, _, score in state.history], dtype=torch.float64)
+    assert (state.score < 0.7 * scores[0]).all() and len(state.history) == 7
+    assert torch.equal(state.score, scores.min(0).values)
+    assert all(word in told[-1] for word in ("loss", "validation", "best"))
+
+
+def test_a_seed_decides_all_and_the_data_count(tmp_path):
+    one, _ = training.train(start(), task(), PLAN, tmp_path / "a")
+    two, _ = training.train(start(), task(), PLAN, tmp_path / "b")
+    other, _ = training.train(start(), task(), replace(PLAN, seed=1), tmp_path / "c")
+    assert same(one, two) and not same(one, other)
+    for changed in (
+        lambda: training.train(start(1), task(), PLAN, tmp_path / "a"),
+        lambda: training.train(start(), task(held=drawn(40, 4, 3, steps=12).series), PLAN, tmp_path / "a"),
+        lambda: training.train(start(), task(), replace(PLAN, clip=2.0), tmp_path / "a"),
+    ):
+        with pytest.raises(ValueError, match="another training"):
+            changed()
+
+
+def test_every_series_is_taken_once_before_any_is_twice():
+    rows = torch.arange(100, 112).repeat(NETS, 1)
+    taken = torch.stack([training._batch(rows, PLAN, i) for i in range(9)])
+    for net in range(NETS):
+        epochs = taken[:, net].reshape(3, 12)
+        assert all(sorted(epoch.tolist()) == list(range(100, 112)) for epoch in epochs)
+        assert not torch.equal(epochs[0], epochs[1])
+    assert not torch.equal(taken[:, 0], taken[:, 1])
+
+
+def test_gradients_that_are_not_finite_are_left_out_and_counted(tmp_path):
+    """Of one network of the stack: the other does not notice."""
+    inner = along(losses.squared_error)
+
+    def broken(made: Filter, belief: Belief, series: Series) -> tuple[Tensor, Belief]:
+        loss, after = inner(made, belief, series)
+        half = loss.shape[0] // 2
+        return torch.cat((loss[:half], (loss[half:] * 0.0).sqrt())), after  # its derivative is 0/0
+
+    found, state = training.train(start(), task(loss=broken), PLAN, tmp_path / "a")
+    sound, _ = training.train(start(), task(), PLAN, tmp_path / "b")
+    assert state.skipped.tolist() == [0, 14] and state.updates.tolist() == [14, 0]
+    for name, tensor in found.items():
+        assert torch.equal(tensor[0], sound[name][0])
+        assert torch.equal(tensor[1], start()[name][1])
+
+
+def test_training_ends_when_nothing_improves(tmp_path):
+    def flat(made: Filter, belief: Belief, series: Series) -> tuple[Tensor, Belief]:
+        return torch.ones(series.mean.shape[0], dtype=torch.float64), belief
+
+    _, state = training.train(start(), task(score=flat), replace(PLAN, iterations=100, patience=3), tmp_path / "a")
+    assert state.iteration == 2 * 4  # the first score is an improvement on none
+
+
+def test_the_next_observation_teaches_where_nobody_knows_the_truth(tmp_path):
+    unknown = replace(task().series, truth=torch.full_like(task().series.truth, torch.nan))
+    blind = task(series=unknown, loss=along(losses.innovation))
+    _, state = training.train(start(), blind, replace(PLAN, iterations=20), tmp_path / "a")
+    first = state.history[0][2]
+    assert (state.score < 0.8 * torch.tensor(first)).all() and not state.skipped.any()
+
+
+def test_gradients_are_clipped_by_network():
+    state = training._fresh(torch.zeros(2, 3))
+    training._adam(state, torch.tensor([[300.0, 0.0, 400.0], [0.3, 0.0, 0.4]]), 1.0, Plan(1, clip=1.0))
+    np.testing.assert_allclose(state.first / 0.1, [[0.6, 0.0, 0.8], [0.3, 0.0, 0.4]], rtol=1e-6)
+
+
+def test_weights_are_kept_with_what_they_were_made_of(tmp_path):
+    weights, about = start(), {"filter": "kalmannet.kalmannet", "data": task().digest, "validation": [1.5]}
+    training.save(tmp_path / "w.safetensors", weights, about)
+    found, told = training.load(tmp_path / "w.safetensors")
+    assert same(found, weights) and told == about
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch", "checkpoint", "nothing"])
+def test_what_is_not_weights_is_refused(tmp_path, kind):
+    path: Path = tmp_path / "w"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps({"a": 1}))
+    elif kind == "torch":
+        torch.save(start(), path)
+    elif kind == "checkpoint":
+        training.train(start(), task(), replace(PLAN, iterations=2), path)
+    else:
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"safetensors|format"):
+        training.load(path)
+
+
+def test_the_scores_of_series_are_those_of_their_rows():
+    series = task().series
+    part = series.rows(torch.tensor([3, 1])).hours(2, 7)
+    assert torch.equal(part.observation, series.observation[2:7, [3, 1]]) and part.hour == 2
+    assert part.digest != series.digest == task().series.digest
