@@ -14,7 +14,8 @@ from torch import Tensor
 
 from hydroda.filters import networks
 from hydroda.filters.algebra import product
-from hydroda.filters.beliefs import Guided
+from hydroda.filters.beliefs import Belief, Guided, mapped
+from hydroda.filters.nested import Committee, TwoBiases
 from hydroda.filters.networks import FIXED, Layer, dense, lstm, shared, stacked, unstacked
 from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Build, Filter, Hour, Predicted, Recipe, System, Update, assemble
