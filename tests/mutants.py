@@ -71,7 +71,6 @@ MUTANTS = (  # file in hydroda/filters, what stands there, the mistake
     ("noise.py", "np.uint64(address(purpose))", "np.uint64(0)"),
     ("coloured.py", "moved + eta", "moved"),
     ("bias.py", "cross=share * predicted.cross", "cross=predicted.cross"),
-    ("reduce.py", "torch.where(reached, wider, 1.0)", "wider"),
     ("reduce.py", "ratio.clamp(min=1.0))", "torch.full_like(ratio, torch.inf))"),
     ("joint.py", "CHANCE**2", "0.0"),
 )

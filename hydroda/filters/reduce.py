@@ -58,7 +58,7 @@ def inflated(build: Build, *, factor: float = 1.0, to_prior_spread: float = 0.0,
             positive = (before > 0.0) & (after > 0.0)
             ratio = torch.where(positive, before, 1.0).sqrt() / torch.where(positive, after, 1.0).sqrt()
             wider = torch.minimum(factor * (1.0 + to_prior_spread * (ratio - 1.0)), ratio.clamp(min=1.0))
-            return found.widened(torch.where(reached, wider, 1.0))
+            return found.widened(wider)
 
         return replace(recipe, correct=correct)
 
