@@ -24,7 +24,7 @@ from hydroda.filters.noise import Noise
 from hydroda.filters.particle import bootstrap
 from hydroda.filters.recipe import Build, Filter, Hour, System
 from hydroda.filters.reduce import fixed, inflated, riccati
-from hydroda.filters.sigma import srukf, ukf
+from hydroda.filters.sigma import Points, srukf, ukf
 from hydroda.filters.variational import three_d_var
 from hydroda.models.hbv import AREA_ZWALM, pauwels2013
 
@@ -198,6 +198,17 @@ def test_the_unscented_transform_from_polar_to_cartesian(build, mean, variances,
     np.testing.assert_allclose(found.cov[0].diagonal(), variances, rtol=tolerance, atol=1e-12)
 
 
+def pendulum() -> System:
+    """Angle and its rate, the sine of the angle observed with a variance of 0.3."""
+    dt = 0.0125
+    root = np.linalg.cholesky([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]]).tolist()
+    return replace(
+        linear_system(np.eye(2).tolist(), [[1.0, 0.0]], root, [[0.3]]),
+        move=lambda x, u: torch.stack((x[..., 0] + dt * x[..., 1], x[..., 1] - 9.8 * dt * torch.sin(x[..., 0])), -1),
+        see=lambda x: torch.sin(x[..., :1]),
+    )
+
+
 @pytest.mark.parametrize(
     ("build", "mean", "covariance", "log_likelihood", "rmse", "tolerance"),
     [
@@ -226,24 +237,34 @@ def test_the_unscented_transform_from_polar_to_cartesian(build, mean, variances,
     ids=["extended", "ukf 1 2 1", "ukf 1 0 1", "ukf 0.001 2 0"],
 )
 def test_the_noisy_pendulum(build, mean, covariance, log_likelihood, rmse, tolerance):
-    """The model of Särkkä (2013), ex. 3.7; filterpy 2.0.0, dynamax 1.0.3. The variance of the observation is 0.3.
-
-    The cubature filter of filterpy is not among them: it observes the moved points, which lack the model error.
-    """
-    dt = 0.0125
-    root = np.linalg.cholesky([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]]).tolist()
-    system = replace(
-        linear_system(np.eye(2).tolist(), [[1.0, 0.0]], root, [[0.3]]),
-        move=lambda x, u: torch.stack((x[..., 0] + dt * x[..., 1], x[..., 1] - 9.8 * dt * torch.sin(x[..., 0])), -1),
-        see=lambda x: torch.sin(x[..., :1]),
-    )
+    """The model of Särkkä (2013), ex. 3.7; filterpy 2.0.0, dynamax 1.0.3."""
     data = table("pendulum_7")
-    found = run(build, system, [np.pi / 2, 0.0], [[0.1, 0.0], [0.0, 0.1]], data[:, :1])
+    found = run(build, pendulum(), [np.pi / 2, 0.0], [[0.1, 0.0], [0.0, 0.1]], data[:, :1])
     np.testing.assert_allclose(found.means[-1], mean, rtol=tolerance)
     np.testing.assert_allclose(found.covs[-1][np.tril_indices(2)], covariance, rtol=tolerance)
     np.testing.assert_allclose(found.log_likelihood, log_likelihood, rtol=tolerance)
     error = np.sqrt(((found.means - data[:, 1:]) ** 2).mean(0))
     np.testing.assert_allclose(error, rmse, atol=5e-6 if build is extended else 5e-9 + tolerance)
+
+
+def test_the_noisy_pendulum_with_cubature_points_that_are_not_drawn_anew():
+    """filterpy 2.0.0 observes the moved points, which lack the model error. Our filter draws them anew, so its numbers
+    are those of our points used in its way."""
+    system, points = pendulum(), Points(1.0, 0.0, 0.0)
+    mean, cov = constant([[np.pi / 2, 0.0]]), constant(0.1 * np.eye(2))
+    error = system.model_error(mean)
+    for y in table("pendulum_7")[:, 0]:
+        x = system.move(points.around(mean, torch.linalg.cholesky(cov))[0], torch.zeros(1, 1, 1))
+        mean, cov, _ = points.moments(x, 2)
+        cov = cov + error @ error.mT
+        seen, s, _ = points.moments(system.see(x), 2)
+        s = s + 0.3
+        cross = (x - mean)[:, 1:].mT @ (system.see(x) - seen)[:, 1:] / 4.0
+        gain = cross / s
+        mean, cov = mean + (y - seen) * gain.mT, cov - gain @ s @ gain.mT
+    np.testing.assert_allclose(mean[0, 0], [2.35345144722939, 1.102118581137045], rtol=1e-9)
+    lower = cov[0].numpy()[np.tril_indices(2)]
+    np.testing.assert_allclose(lower, [0.073998378795817, 0.187014108963474, 0.705486443270174], rtol=1e-9)
 
 
 @pytest.mark.parametrize("build", [ukf, srukf])
