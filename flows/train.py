@@ -1,4 +1,5 @@
-"""Calibration from stored data: one task per catchment, so that one without enough data does not stop the others."""
+"""Calibration and training from stored data: one task per catchment, so that one without enough data does not stop the
+others."""
 
 from pathlib import Path
 
@@ -12,19 +13,46 @@ from hydroda.units import parse_utc
 
 
 @task(task_run_name="calibrate {station}", cache_policy=NO_CACHE)
-def calibrate(config: str, station: str, start: str, end: str) -> str:
+def calibrate(config: str, station: str, start: str, end: str, validation_start: str | None = None) -> str:
     """The parameters and error levels of one catchment; what was found, in words."""
-    (result,) = steps.calibrate(load(Path(config)), [station], parse_utc(start), parse_utc(end))
+    unseen = None if validation_start is None else parse_utc(validation_start)
+    return _said(steps.calibrate(load(Path(config)), [station], parse_utc(start), parse_utc(end), validation=unseen))
+
+
+@task(task_run_name="train networks of {station}", cache_policy=NO_CACHE)
+def train_networks(config: str, station: str, start: str, end: str, validation_start: str) -> str:
+    """The networks of one calibrated catchment and their share in its forecasts, in words."""
+    period = (parse_utc(time) for time in (start, validation_start, end))
+    return _said(steps.train(load(Path(config)), [station], *period))
+
+
+def _said(results: list[steps.Calibration]) -> str:
+    (result,) = results
     if result.failed:
-        raise ValueError(f"{station}: {result.summary}")
+        raise ValueError(result.summary)
     return result.summary
 
 
 @flow(name="train")
-def train(start: str, end: str, config: str = "hydroda.toml", stations: list[str] | None = None) -> State:
-    """Calibrate the named catchments (all, if none is named) on a period."""
+def train(
+    start: str,
+    end: str,
+    config: str = "hydroda.toml",
+    stations: list[str] | None = None,
+    validation_start: str | None = None,
+    networks: bool = False,
+) -> State:
+    """Calibrate the named catchments (all, if none is named) on a period; with `networks`, train those too."""
+    if networks and validation_start is None:
+        raise ValueError("networks are judged on hours they were not trained on: say validation_start")
     ids = stations or [catchment.id for catchment in load(Path(config)).catchments]
-    failed = [station for station in ids if calibrate(config, station, start, end, return_state=True).is_failed()]
+    failed = []
+    for station in ids:
+        state = calibrate(config, station, start, end, validation_start, return_state=True)
+        if networks and validation_start is not None and not state.is_failed():
+            state = train_networks(config, station, start, end, validation_start, return_state=True)
+        if state.is_failed():
+            failed.append(station)
     if failed:
-        return Failed(message=f"not calibrated: {', '.join(failed)}")
+        return Failed(message=f"not calibrated or trained: {', '.join(failed)}")
     return Completed(message=f"calibrated: {', '.join(ids)}")

@@ -166,6 +166,39 @@ def calibrate(
 
 
 @app.command(sort_key=5)
+def train(*stations: str, start: str, validation_start: str, end: str, common: Common = COMMON) -> int:
+    """Train networks that help the filter of calibrated catchments, and let validation say what share they get.
+
+    Their weights are kept beside the parameters and are used from then on. Training that is interrupted goes on.
+
+    Example: hydroda train dornbirn --start 1997-01-01 --validation-start 2002-01-01 --end 2002-12-31
+
+    Parameters
+    ----------
+    stations
+        Ids; without any, all catchments.
+    start
+        First hour.
+    validation_start
+        First hour of the part that is not trained on.
+    end
+        Last hour.
+    """
+    settings, (first, last) = common.settings, period(start, end)
+    from hydroda import steps
+
+    unseen, _ = period(validation_start, end)
+    ids = list(stations) or [c.id for c in settings.catchments]
+    for station in ids:
+        settings.catchment(station)
+    with progress("train") as report:
+        results = steps.train(settings, ids, first, unseen, last, progress=report)
+    for result in results:
+        print(result.summary)
+    return int(any(result.failed for result in results))
+
+
+@app.command(sort_key=6)
 def run(*, cycle: str | None = None, force: bool = False, common: Common = COMMON) -> int:
     """Make the forecast of this hour: fetch data, catch up on missed hours, assimilate, publish.
 
@@ -215,7 +248,7 @@ def _fetch(settings: "Settings") -> None:
             print(f"source {source.name} failed, going on without it: {error}", file=sys.stderr)
 
 
-@app.command(sort_key=6)
+@app.command(sort_key=7)
 def hindcast(
     start: str,
     end: str,
@@ -253,7 +286,7 @@ def hindcast(
     return 0
 
 
-@app.command(sort_key=7)
+@app.command(sort_key=8)
 def verify(
     start: str,
     end: str,
@@ -296,7 +329,7 @@ def verify(
     return 0
 
 
-@app.command(sort_key=9)
+@app.command(sort_key=10)
 def compare(start: str, end: str, /, *filters: str, folder: Path = Path("comparison"), common: Common = COMMON) -> int:
     """Hindcast a period with several filters and show their skill in one table; nothing of the deployment changes.
 
@@ -324,7 +357,7 @@ def compare(start: str, end: str, /, *filters: str, folder: Path = Path("compari
     return 0
 
 
-@app.command(sort_key=10)
+@app.command(sort_key=11)
 def twin(*filters: str, days: int = 90, folder: Path = Path("twin")) -> int:
     """Try filters on made-up rivers whose truth and errors are known: a table, and two pictures. Needs no settings.
 
@@ -347,7 +380,7 @@ def twin(*filters: str, days: int = 90, folder: Path = Path("twin")) -> int:
     return int(tried.failed)
 
 
-@app.command(sort_key=11)
+@app.command(sort_key=12)
 def drift(
     station: str,
     start: str,
@@ -411,7 +444,7 @@ def drift(
     return 0
 
 
-@app.command(sort_key=12)
+@app.command(sort_key=13)
 def reproduce(
     study: Literal["pauwels2013", "rkn2025"], /, *, out: Path = Path("reproduction"), quick: bool = False
 ) -> int:
@@ -440,7 +473,7 @@ def reproduce(
     return 0
 
 
-@app.command(sort_key=8)
+@app.command(sort_key=9)
 def report(*, common: Common = COMMON) -> int:
     """Write a page with the latest forecasts and scores, to be opened in a browser.
 

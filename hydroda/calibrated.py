@@ -18,9 +18,19 @@ GAUGE = "gauge"
 
 
 @dataclass(frozen=True)
+class Taught:
+    """Networks trained for a catchment: digest of their file, their share in its forecasts, how it was found."""
+
+    sha256: str
+    share: float
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Calibrated:
     """One catchment: parameters by name; errors by state, and of the gauge [mm/h], as (share, base); factors (24,) on
-    the spread of the filter by forcing of the lead hours; what is believed of its gauge and its weather; its baselines.
+    the spread of the filter by forcing of the lead hours; what is believed of its gauge and its weather; its baselines;
+    networks that were trained for it.
 
     `report` says on what and how well it was calibrated; nothing is computed from it.
     """
@@ -35,6 +45,7 @@ class Calibrated:
     climate: Climate
     correction: Correction
     report: dict[str, Any]
+    taught: Taught | None = None
 
     def content(self) -> dict[str, Any]:
         """For a JSON file."""
@@ -43,6 +54,8 @@ class Calibrated:
     def fingerprint(self, settings: Settings) -> str:
         """SHA-256 of all that a belief depends on."""
         own = [self.model, self.temperature, self.parameters, self.errors, settings.filter.model_dump(mode="json")]
+        if self.taught is not None:
+            own += [self.taught.sha256, self.taught.share]
         return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
@@ -58,6 +71,8 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
         climate = own["climate"]
         own["climate"] = Climate(**{**climate, "temperature": tuple(climate["temperature"])})
         own["correction"] = correction.restore(own["correction"])
+        taught = own.get("taught")
+        own["taught"] = None if taught is None else Taught(**taught)
         catchment = Calibrated(**own)
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"is incomplete or foreign ({error}): calibrate again") from error

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hydroda.filters.beliefs import Belief, Ensemble, chosen, named
 from hydroda.filters.nested import TwoBiases
+from hydroda.filters.networks import Trained
 from hydroda.filters.noise import Noise, address
 from hydroda.filters.recipe import Filter, Hour, System, Unknowns
 from hydroda.models.model import Model
@@ -40,7 +41,8 @@ class Levels:
 
 @dataclass(frozen=True)
 class Batch:
-    """Catchments (c,) of one model and filter: parameters (c, 1, k), error levels, addresses of their noise (c,)."""
+    """Catchments (c,) of one model and filter: parameters (c, 1, k), error levels, addresses of their noise (c,),
+    and networks where some were trained."""
 
     model: Model
     parameters: Tensor
@@ -48,6 +50,7 @@ class Batch:
     build: Callable[[System], Filter]
     addresses: np.ndarray
     seed: int = 0
+    networks: Trained | None = None
 
     @cached_property
     def system(self) -> System:
@@ -75,6 +78,7 @@ class Batch:
                 model.step,
                 model.discharge,
             ),
+            self.networks,
         )
 
     @cached_property
@@ -86,7 +90,9 @@ class Batch:
         """The catchments at these positions, in this order, as often as they are named."""
         at = torch.from_numpy(index)
         levels = Levels(*(getattr(self.levels, field.name)[at] for field in fields(Levels)))
-        return replace(self, parameters=self.parameters[at], levels=levels, addresses=self.addresses[index])
+        networks = None if self.networks is None else self.networks.rows(at)
+        own = self.addresses[index]
+        return replace(self, parameters=self.parameters[at], levels=levels, addresses=own, networks=networks)
 
     def noise(self, hours: np.ndarray) -> Noise:
         """The random numbers of these hours since 1970 (c,)."""

@@ -76,7 +76,7 @@ def fit(
     and error levels of the filter are few and are fitted to all hours.
     Raises ValueError, naming the catchment, when the period holds too little.
     """
-    record = _record(settings, store, catchment, start, end)
+    record = record_of(settings, store, catchment, start, end)
     unseen = None if validation is None else record.hours >= validation
     counted = record.scored if unseen is None else record.scored & ~unseen
     generations, population = effort.model
@@ -116,7 +116,10 @@ def fit(
     )
 
 
-def _record(settings: Settings, store: Store, catchment: Catchment, start: np.datetime64, end: np.datetime64) -> Record:
+def record_of(
+    settings: Settings, store: Store, catchment: Catchment, start: np.datetime64, end: np.datetime64
+) -> Record:
+    """What is stored of a catchment until `end`, of which the hours from `start` on count."""
     records = store.observations([catchment.id], FIRST, end)
     if not records.sizes["record"]:
         raise ValueError(
@@ -159,14 +162,17 @@ def _filter(
     )
     levels = tuning.sized(model, build, parameters, past, levels)
     batch = tuning.rows(model, build, parameters, past, levels[None])
+    return Found(batch, *judged(batch, past))
+
+
+def judged(batch: Batch, past: tuning.Past) -> tuple[dict[str, tuple[float, ...]], np.ndarray]:
+    """Factors on the spread of the forecasts of one catchment by forcing, and their mean squared errors (24,)."""
     dry = past.forcing.clone()
-    dry[:, model.forcings.index("precipitation")] = 0.0
+    dry[:, batch.model.forcings.index("precipitation")] = 0.0
     moments, _ = tuning.analyses(batch, past, tuning.EVERY)
-    spread = {
-        "observed": tuning.widths(batch, past, moments, past.forcing),
-        "none": tuning.widths(batch, past, moments, dry),
-    }
-    return Found(batch, spread, tuning.squared_errors(batch, past, moments)[0])
+    weather = {"observed": past.forcing, "none": dry}
+    spread = {name: tuning.widths(batch, past, moments, forcing) for name, forcing in weather.items()}
+    return spread, tuning.squared_errors(batch, past, moments)[0]
 
 
 def _climate(catchment: Catchment, stretch: np.ndarray, values: dict[str, np.ndarray]) -> tuple[Climate, bool]:
@@ -195,11 +201,19 @@ def _baselines(catchment: Catchment, time: np.ndarray, observed: np.ndarray, ope
 
 def _square_errors(fitted: Correction, record: Record, open_loop: np.ndarray, area: float) -> np.ndarray:
     """Mean squared error (24,) [mm²/h²] of the open loop with decaying error, which a filter has to beat."""
-    time, observed = record.hours, record.observed
     issue = np.flatnonzero(record.scored)[: -LEADS.size]
+    forecast = corrected("decaying_error", fitted, record, open_loop, area, issue)
+    return np.nanmean((forecast - record.observed[issue[:, None] + LEADS]) ** 2, axis=0)
+
+
+def corrected(
+    name: str, fitted: Correction, record: Record, open_loop: np.ndarray, area: float, issue: np.ndarray
+) -> np.ndarray:
+    """Forecasts (issue, 24) [mm/h] of a baseline from hours (issue,) of a record and the open loop (T,) of it."""
+    time, observed = record.hours, record.observed
     ahead = issue[:, None] + LEADS
     forecast = correction.apply(
-        "decaying_error",
+        name,
         [fitted],
         time[issue],
         LEADS,
@@ -208,7 +222,7 @@ def _square_errors(fitted: Correction, record: Record, open_loop: np.ndarray, ar
         m3_per_second(open_loop[issue], area)[:, None],
         np.zeros((issue.size, 1)),
     )[..., 0]
-    return np.nanmean((forecast / m3_per_second(1.0, area) - observed[ahead]) ** 2, axis=0)
+    return forecast / m3_per_second(1.0, area)
 
 
 def _pairs(model: Model, levels: Any) -> dict[str, tuple[float, float]]:

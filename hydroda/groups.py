@@ -1,21 +1,27 @@
 """Calibrated catchments as batches: those that share a model are computed together, on tensors."""
 
+import hashlib
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from hydroda import catalogue, cycle
+from hydroda import catalogue, cycle, training
 from hydroda.calibrated import GAUGE, Calibrated
 from hydroda.cycle import Batch, Levels
 from hydroda.domain import Domain
+from hydroda.filters.lstm import with_networks
+from hydroda.filters.networks import Trained
 from hydroda.filters.recipe import Build
 from hydroda.models.model import Model
 from hydroda.settings import Settings
 from hydroda.window import Place
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,21 +48,50 @@ class Group:
 def grouped(domain: Domain) -> tuple[tuple[Group, ...], dict[str, str]]:
     """The groups of a domain, and of stations that are in none why."""
     lacking = dict(domain.lacking)
-    kinds: dict[tuple[str, bool], list[int]] = {}
+    kinds: dict[tuple[str, bool, int], list[int]] = {}
+    found, weights = [], {}
     for i, member in enumerate(domain.members):
+        own = _networks(domain, member)
+        found.append(member if own else replace(member, taught=None))
+        if own:
+            weights[member.station] = own
         try:
             _check(member)
         except ValueError as error:
             lacking[member.station] = str(error)
         else:
-            kinds.setdefault((member.model, member.temperature), []).append(i)
+            count = len(own["error"]) if own else 0
+            kinds.setdefault((member.model, member.temperature, count), []).append(i)
     groups = []
     for positions in kinds.values():
-        members = tuple(domain.members[i] for i in positions)
+        members = tuple(found[i] for i in positions)
         prints = tuple(member.fingerprint(domain.settings) for member in members)
         places = tuple(domain.places[i] for i in positions)
-        groups.append(Group(domain.columns[positions], members, places, batch(members, domain.settings), prints))
+        theirs = [weights[member.station] for member in members if member.station in weights]
+        made = batch(members, domain.settings, theirs)
+        groups.append(Group(domain.columns[positions], members, places, made, prints))
     return tuple(groups), lacking
+
+
+def _networks(domain: Domain, member: Calibrated) -> dict[str, torch.Tensor]:
+    """The weights (network, …) that share in the forecasts of a catchment, none where there are none or not these."""
+    taught = member.taught
+    if taught is None or taught.share == 0.0 or not domain.settings.filter.networks:
+        return {}
+    path = domain.store.weights_path(member.station)
+    try:
+        if hashlib.sha256(path.read_bytes()).hexdigest() != taught.sha256:
+            raise ValueError("not what was trained with the parameters beside it")
+        if taught.report.get("filter") != domain.settings.filter.model_dump(mode="json"):
+            raise ValueError("trained beside another filter")
+        weights, _ = training.load(path)
+        states = len(build_model(member.model, member.temperature).states)
+        if weights["fixed.content"].shape[-1] != states:
+            raise ValueError(f"for {weights['fixed.content'].shape[-1]} states, {member.model} has {states}")
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("%s: %s is not used (%s); the filter goes on alone", member.station, path, error)
+        return {}
+    return weights
 
 
 def _check(member: Calibrated) -> None:
@@ -97,8 +132,10 @@ def built(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> Build:
     return build
 
 
-def batch(catchments: Sequence[Calibrated], settings: Settings) -> Batch:
-    """The batch of catchments of one model."""
+def batch(
+    catchments: Sequence[Calibrated], settings: Settings, weights: Sequence[dict[str, torch.Tensor]] = ()
+) -> Batch:
+    """The batch of catchments of one model, with the weights of all, or of none."""
     model = build_model(catchments[0].model, catchments[0].temperature)
 
     def column(values: Sequence[Sequence[float]]) -> torch.Tensor:
@@ -111,4 +148,9 @@ def batch(catchments: Sequence[Calibrated], settings: Settings) -> Batch:
     parameters = column([[c.parameters[p.name] for p in model.parameters] for c in catchments])
     levels = Levels(errors(0), errors(1), *gauge)
     ids = [c.station for c in catchments]
-    return cycle.batch(model, parameters, levels, build_filter(settings), ids, settings.filter.seed)
+    made = cycle.batch(model, parameters, levels, build_filter(settings), ids, settings.filter.seed)
+    if not weights:
+        return made
+    every = {name: torch.stack([own[name] for own in weights]) for name in weights[0]}
+    share = torch.tensor([[c.taught.share if c.taught else 0.0] for c in catchments], dtype=torch.float64)
+    return replace(made, build=with_networks(made.build), networks=Trained(every, share))

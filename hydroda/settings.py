@@ -92,12 +92,14 @@ class Modifier(Section):
 
 
 class Filter(Section):
-    """The filter, "family.name", the seed of its random numbers, its options, and modifiers in the order they act."""
+    """The filter, "family.name", the seed of its random numbers, its options, modifiers in the order they act, and
+    whether networks that were trained for a catchment stand beside it."""
 
     name: str = "sigma.ukf"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     options: dict[str, Any] = {}
     modifiers: Annotated[tuple[Modifier, ...], Field(alias="modifier", strict=False)] = ()
+    networks: bool = True
 
 
 class Source(Section):

@@ -2,12 +2,13 @@
 call these and nothing else. Heavy libraries are loaded by the step that needs them.
 """
 
+import hashlib
 import importlib
 import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -23,7 +24,7 @@ from hydroda.schema import hours
 from hydroda.settings import Catchment, Settings
 from hydroda.sources import csv_file, drop_folder
 from hydroda.store import Counts
-from hydroda.units import HOUR, utc_now
+from hydroda.units import HOUR, iso, utc_now
 
 if TYPE_CHECKING:
     from hydroda.inspection import Finding
@@ -179,6 +180,52 @@ def calibrate(
             continue
         store.write_parameters(station, found.content())
         results.append(Calibration(station, fitting.summary(found)))
+    return results
+
+
+def train(
+    settings: Settings,
+    stations: Sequence[str],
+    start: np.datetime64,
+    validation: np.datetime64,
+    end: np.datetime64,
+    *,
+    progress: Progress = silent,
+    effort: Any = None,
+) -> list[Calibration]:
+    """Trains networks for calibrated catchments from `start` and judges them from `validation` to `end`.
+
+    One that cannot be trained does not stop the others; training that was interrupted goes on where it was. `effort` is
+    a `learning.Effort`, how long to train.
+    """
+    from hydroda import learning, training
+
+    store = store_of(settings)
+    results = []
+    for i, station in enumerate(stations):
+        told = among(progress, i, len(stations), station)
+        content = store.read_parameters(station)
+        if content is None:
+            results.append(Calibration(station, f"{station}: is not calibrated; hydroda calibrate first", failed=True))
+            continue
+        found, path = replace(calibrated.restore(content), taught=None), store.weights_path(station)
+        checkpoint = path.with_name(f".{path.name}.training")
+        catchment = settings.catchment(station)
+        try:
+            lesson = learning.learn(
+                settings, store, catchment, found, start, validation, end, effort or learning.Effort(), checkpoint, told
+            )
+        except ValueError as error:
+            results.append(Calibration(station, f"not trained: {error}", failed=True))
+            continue
+        report = {"start": iso(start), "validation": iso(validation), "end": iso(end)} | lesson.report()
+        report["filter"] = settings.filter.model_dump(mode="json")
+        training.save(path, lesson.weights, {"station": station, "model": found.model} | report)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        own = replace(found, spread=lesson.spread, taught=calibrated.Taught(digest, lesson.share, report))
+        store.write_parameters(station, own.content())
+        checkpoint.unlink(missing_ok=True)
+        results.append(Calibration(station, lesson.summary(station)))
     return results
 
 

@@ -5,6 +5,7 @@ Below `<root>/<domain>`:
 observations/<station>/<YYYY>.nc      everything ever received, by year of the valid time
 forecasts/<station>/<YYYY>.nc         the same for weather forecasts
 parameters/<station>.json
+parameters/<station>.safetensors   weights of networks
 <kind>/<YYYY>/<MM>/<DD>/hydroda_<domain>_<kind>_<YYYYMMDD>T<HHMM>Z.nc         products and beliefs
 hindcast/<forcing>/hydroda_<domain>_hindcast-<forcing>_<YYYYMM>.nc
 latest.<suffix>, .<name>.lock
@@ -107,6 +108,10 @@ class Store:
     def lock(self, name: str, wait: float = 0.0) -> contextlib.AbstractContextManager[None]:
         """The lock of one activity, held for a `with` block. Raises lock.Busy after `wait` seconds."""
         return lock.hold(self.folder / f".{_kind(name)}.lock", wait)
+
+    def weights_path(self, station: str) -> Path:
+        """The weights of the networks that were trained for one catchment."""
+        return self.parameters_path(station).with_suffix(".safetensors")
 
     def write_parameters(self, station: str, parameters: Mapping[str, Any]) -> Path:
         """Keeps the parameters of one catchment; NaN and infinity are refused (ValueError)."""

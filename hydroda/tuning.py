@@ -140,8 +140,11 @@ def issues(batch: Batch, known: Past, moments: Sequence[Moment]) -> Iterator[tup
         yield wider, every, np.repeat(hours, count), torch.from_numpy(at.reshape(LEADS.size, -1))
 
 
-def squared_errors(batch: Batch, known: Past, moments: Sequence[Moment]) -> np.ndarray:
-    """Mean squared error (candidate, lead) [mm²/h²] of the model run from the means of the analyses."""
+def squared_errors(
+    batch: Batch, known: Past, moments: Sequence[Moment], of: Callable[[Tensor], Tensor] = torch.clone
+) -> np.ndarray:
+    """Mean squared error (candidate, lead) [mm²/h²] of the model run from the means of the analyses, or of a function
+    `of` runoff."""
     times = batch.parameters.shape[0] // known.starts.size
     total, number = (torch.zeros(times, LEADS.size, dtype=torch.float64) for _ in range(2))
     for wider, moment, _, at in issues(batch, known, moments):
@@ -149,7 +152,7 @@ def squared_errors(batch: Batch, known: Past, moments: Sequence[Moment]) -> np.n
         seen = torch.isfinite(observed)
         with torch.inference_mode():
             for lead, flow in enumerate(ahead(wider.filter.system, moment.belief.mean, known.forcing[at])):
-                error = flow[:, 0] - observed[lead]
+                error = of(flow[:, 0]) - of(observed[lead])
                 square = torch.where(seen[lead], error, 0.0).square()
                 total[:, lead] += square.reshape(-1, times, known.starts.size).sum((0, 2))
                 number[:, lead] += seen[lead].reshape(-1, times, known.starts.size).sum((0, 2))

@@ -28,12 +28,13 @@ TORCH = {
     "reproduction.pauwels2013.figures",
     "reproduction.pauwels2013.everything",
     "losses",
+    "gains",
     "training",
     "reproduction.constant_speed",
     "reproduction.rkn2025",
 }  # and all of filters and models
 # where the numerics meet the store; loaded by steps in need
-MEETING = {"comparison", "start", "operation", "hindcasting", "fitting", "drift"}
+MEETING = {"comparison", "start", "operation", "hindcasting", "fitting", "drift", "learning"}
 FAMILY_TOOLS = {"recipe", "beliefs", "nested", "algebra", "noise", "networks", "learned"}
 
 

@@ -185,7 +185,7 @@ def test_train_goes_on_past_a_catchment_without_data(did):
     ]
     state = train("1997-01-01", "2002-12-31", return_state=True)
     assert state.is_failed()
-    assert state.message == "not calibrated: ach"
+    assert state.message == "not calibrated or trained: ach"
     assert [call.args[1] for call in did.calibrate.call_args_list] == [["ach"], ["bregenz"]]
 
 

@@ -217,6 +217,34 @@ class GaussianSum:
         return replace(self, means=self.means + d)
 
 
+@dataclass(frozen=True)
+class Guided:
+    """States with an output error (c, 1, n + k), and what a network that corrects them remembers: its own memory
+    (c, 1, h) twice, the last innovation of the model alone and the observation it belongs to (c, q), and the rain of
+    the last hours (c, 1, 3)."""
+
+    guided: Tensor
+    hidden: Tensor
+    cell: Tensor
+    innovation: Tensor
+    observation: Tensor
+    rain: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """(c, 1, n + k)."""
+        return self.guided
+
+    @property
+    def cov(self) -> Tensor:
+        """(c, n + k, n + k), NaN."""
+        return torch.full_like(self.mean.mT * self.mean, torch.nan)
+
+    def shifted(self, d: Tensor) -> "Guided":
+        """The belief with its mean moved by d (c, 1, n + k)."""
+        return replace(self, guided=self.guided + d)
+
+
 Belief = Any  # one of the classes here and in `nested`; filters agree on its attributes, not on a common ancestor
 
 

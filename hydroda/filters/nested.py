@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hydroda.filters.beliefs import (
@@ -14,6 +15,7 @@ from hydroda.filters.beliefs import (
     Ensemble,
     Gaussian,
     GaussianSum,
+    Guided,
     Mixed,
     Particles,
     PartlyOrthogonal,
@@ -195,8 +197,38 @@ class Learned:
         )
 
 
-PLAIN = (Gaussian, SquareRoot, Ensemble, Mixed, PartlyOrthogonal, Particles, Point, GaussianSum)
-HOLDING = (WithBias, TwoBiases, Separate, Steady, Adaptive, Learned)
+@dataclass(frozen=True)
+class Committee:
+    """The belief of a filter, and of s networks beside it what a `Guided` holds: states with output error (c, s, 1, ·),
+    memory (c, s, 1, h) twice, innovation and observation (c, s, q), rain (c, s, 1, 3)."""
+
+    state: Belief
+    guided: Tensor
+    hidden: Tensor
+    cell: Tensor
+    innovation: Tensor
+    observation: Tensor
+    rain: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """(c, 1, n + s ·): of the filter, and of each network."""
+        return torch.cat((self.state.mean, self.guided.flatten(1).unsqueeze(1)), -1)
+
+    @property
+    def cov(self) -> Tensor:
+        """(c, n, n), of the filter."""
+        return self.state.cov
+
+    def shifted(self, d: Tensor) -> "Committee":
+        """The belief with its mean moved by d (c, 1, n + s ·)."""
+        n = self.state.mean.shape[-1]
+        guided = self.guided + d[..., n:].reshape(self.guided.shape)
+        return replace(self, state=self.state.shifted(d[..., :n]), guided=guided)
+
+
+PLAIN = (Gaussian, SquareRoot, Ensemble, Mixed, PartlyOrthogonal, Particles, Point, GaussianSum, Guided)
+HOLDING = (WithBias, TwoBiases, Separate, Steady, Adaptive, Learned, Committee)
 KINDS: Mapping[str, type] = {made.__name__: made for made in (*PLAIN, *HOLDING)}
 
 

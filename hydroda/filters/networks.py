@@ -6,7 +6,7 @@ What is named `fixed.…` belongs to the network and is not trained. Networks ho
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,13 +17,15 @@ FIXED = "fixed."
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of a network: its sizes, whether it is a gated recurrent unit, and a factor on what it begins with."""
+    """A layer of a network: its sizes, whether it is recurrent and with how many gates, and a factor on what it begins
+    with."""
 
     name: str
     inputs: int
     outputs: int
     recurrent: bool = False
     size: float = 1.0
+    gates: int = 3
 
 
 def weights(layers: Iterable[Layer], seeds: Iterable[int], **fixed: Tensor) -> dict[str, Tensor]:
@@ -40,13 +42,43 @@ def weights(layers: Iterable[Layer], seeds: Iterable[int], **fixed: Tensor) -> d
 
     found = {}
     for layer in layers:
-        rows = 3 * layer.outputs if layer.recurrent else layer.outputs
+        rows = layer.gates * layer.outputs if layer.recurrent else layer.outputs
         found[f"{layer.name}.weight"] = drawn(layer, rows, layer.inputs)
         found[f"{layer.name}.bias"] = drawn(layer, rows, 1)
         if layer.recurrent:
             found[f"{layer.name}.hidden_weight"] = drawn(layer, rows, layer.outputs)
             found[f"{layer.name}.hidden_bias"] = drawn(layer, rows, 1)
     return found | {f"{FIXED}{name}": value.double() for name, value in fixed.items()}
+
+
+class Trained(Mapping[str, Tensor]):
+    """Weights of the networks of catchments by name (c·s, …), and the `share` (c, 1) the networks have in a forecast.
+
+    They are picked from those of all catchments (all, s, …) when they are asked for: a thousand issue times that are
+    rolled out side by side never need them.
+    """
+
+    def __init__(self, every: Mapping[str, Tensor], share: Tensor, index: Tensor | None = None) -> None:
+        self.every, self.share, self.index = every, share, index
+
+    @property
+    def seeds(self) -> int:
+        """Networks of a catchment."""
+        return next(iter(self.every.values())).shape[1]
+
+    def rows(self, at: Tensor) -> "Trained":
+        """Those of the catchments at these positions."""
+        return Trained(self.every, self.share[at], at if self.index is None else self.index[at])
+
+    def __getitem__(self, name: str) -> Tensor:
+        values = self.every[name]
+        return (values if self.index is None else values[self.index]).flatten(0, 1)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.every)
+
+    def __len__(self) -> int:
+        return len(self.every)
 
 
 def dense(w: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
@@ -60,6 +92,16 @@ def gru(w: Mapping[str, Tensor], name: str, x: Tensor, h: Tensor) -> Tensor:
     kept = torch.baddbmm(w[f"{name}.hidden_bias"], w[f"{name}.hidden_weight"], h).chunk(3, 1)
     reset, update = torch.sigmoid(told[0] + kept[0]), torch.sigmoid(told[1] + kept[1])
     return torch.lerp(torch.tanh(told[2] + reset * kept[2]), h, update)
+
+
+def lstm(w: Mapping[str, Tensor], name: str, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The next output and cell of a long short-term memory (Hochreiter & Schmidhuber 1997), gates in the order input,
+    forget, output, candidate."""
+    told = torch.baddbmm(dense(w, name, x) + w[f"{name}.hidden_bias"], w[f"{name}.hidden_weight"], h)
+    k = h.shape[1]
+    taken, kept, shown = torch.sigmoid(told[:, : 3 * k]).split(k, 1)
+    c = torch.addcmul(kept * c, taken, torch.tanh(told[:, 3 * k :]))
+    return shown * torch.tanh(c), c
 
 
 def shared(value: Tensor, count: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hydroda.filters.algebra import divided, log_density, product, transposed
 from hydroda.filters.beliefs import Belief, Gaussian, chosen
+from hydroda.filters.networks import Trained
 from hydroda.filters.noise import Noise
 
 
@@ -25,7 +26,8 @@ class System:
     `move(points, forcing)` (c, k, n) → (c, k, n) over one hour, `see(points)` → (c, k, q); `model_error(mean)` gives a
     root (c, n, j) of the covariance that an hour adds for a state (c, 1, n), `observation_error(observation)` the
     covariance R (c, q, q) of an observation (c, q), since gauge errors grow with flow. `stores` (n,) marks components
-    that cannot be negative.
+    that cannot be negative, `unknowns` are parameters a filter may estimate, `networks` were trained for these
+    catchments.
     """
 
     move: Callable[[Tensor, Tensor], Tensor]
@@ -34,6 +36,7 @@ class System:
     observation_error: Callable[[Tensor], Tensor]
     stores: Tensor | None = None
     unknowns: "Unknowns | None" = None
+    networks: Trained | None = None
 
 
 @dataclass(frozen=True)

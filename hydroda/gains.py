@@ -1,0 +1,160 @@
+"""What a gain inside a model is trained on: windows of the past, forecast for all leads from every other hour.
+
+The model is differentiable, so a forecast made a day ago can be traced back to the gains that led to it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hydroda.cycle import NO_FLOW, Batch
+from hydroda.filters.beliefs import Belief, mapped
+from hydroda.filters.noise import Noise
+from hydroda.filters.recipe import Filter, Hour
+from hydroda.losses import Objective, Series
+from hydroda.schema import LEADS
+
+WINDOW, SETTLE, EVERY = 240, 24, 2  # hours of a window, of these without forecasts, and between forecasts
+LENGTH = WINDOW + LEADS.size
+WINDOWS = 1500  # for each network to choose from
+DISTURBED = 0.3  # spread of the logarithm of stores a window begins with
+CHUNK, WARM, SCORED = 1500, 500, 3  # the same of a long run for validation; short ones hide a drift of stores
+
+
+@dataclass(frozen=True)
+class Past:
+    """A record: forcing (T, m), runoff (T,) [mm/h] with NaN, a filter's states (T, n) after each hour to start from."""
+
+    forcing: Tensor
+    observed: Tensor
+    states: Tensor
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Mean squared errors (24,) of the best classical forecast for each lead, of runoff and of its square root."""
+
+    runoff: Tensor
+    root: Tensor
+
+
+def windows(past: Past, batch: Batch, first: int, last: int, nets: int, seed: int) -> tuple[Series, Tensor]:
+    """Windows between two hours, and which of them each network has (net, window).
+
+    Drawn in proportion to the root of their peak, since most weeks teach nothing; the stores they begin with are
+    disturbed, so that a network learns to correct them and not only to keep what another filter left.
+    """
+    rng = np.random.default_rng(seed)
+    starts = np.arange(max(first, 1), last - LENGTH)
+    flow = np.lib.stride_tricks.sliding_window_view(np.nan_to_num(past.observed.numpy()), WINDOW)[starts]
+    weight = np.sqrt(flow.max(1))
+    drawn = rng.choice(starts, (nets * WINDOWS,), p=weight / weight.sum())
+    x = past.states[drawn - 1]
+    factor = np.exp(DISTURBED * rng.normal(size=x.shape))
+    assert batch.system.stores is not None
+    x = torch.where(batch.system.stores, x * torch.from_numpy(factor), x)
+    every = series(past, batch, x, drawn, LENGTH)
+    return every, torch.arange(nets * WINDOWS).reshape(nets, WINDOWS)
+
+
+def chunks(past: Past, batch: Batch, first: int, last: int) -> Series:
+    """One long run from hour to hour, cut into chunks that are run side by side; before the first hour and after the
+    last nothing is observed."""
+    starts = np.arange(first, last + 1, CHUNK) - WARM
+    made = series(past, batch, past.states[np.maximum(starts - 1, 0)], starts, WARM + CHUNK + LEADS.size)
+    hour = torch.from_numpy(starts) + torch.arange(made.observation.shape[0]).unsqueeze(1)
+    inside = (hour >= 0) & (hour <= last)
+    return Series(
+        made.mean,
+        made.cov,
+        made.parameters,
+        made.forcing,
+        torch.where(inside.unsqueeze(-1), made.observation, torch.nan),
+        made.truth,
+    )
+
+
+def series(past: Past, batch: Batch, x: Tensor, starts: np.ndarray, length: int) -> Series:
+    """`length` hours from each of some starts (s,) with states x (s, n)."""
+    at = torch.from_numpy(starts + np.arange(length)[:, None]).clamp(0, len(past.observed) - 1)
+    count, n = x.shape
+    nothing = x.new_zeros(count, n, n)
+    parameters = batch.parameters.expand(count, -1, -1)
+    return Series(
+        x.unsqueeze(1),
+        nothing,
+        parameters,
+        past.forcing[at],
+        past.observed[at].unsqueeze(-1),
+        x.new_zeros(length, count, 0),
+    )
+
+
+def errors(made: Filter, belief: Belief, series: Series, issues: Sequence[int]) -> tuple[Tensor, Tensor, Belief]:
+    """Squared errors (24, issue, c) of the forecasts issued in some hours of series, of runoff and of its square root,
+    NaN where nothing was observed, and the belief at the end."""
+    wanted, kept = set(issues), []
+    noise = Noise(0, np.arange(belief.mean.shape[0]), np.zeros(belief.mean.shape[0], np.int64))
+    for i in range(max(issues) + 1):
+        hour = Hour(series.forcing[i].unsqueeze(1), series.observation[i], noise)
+        belief, _ = made.step(belief, hour)
+        if i in wanted:
+            kept.append(belief.mean)
+    at = torch.tensor(sorted(wanted)) + torch.from_numpy(LEADS).unsqueeze(1)  # (24, issue)
+    start = torch.stack(kept, 1).flatten(1, 2)  # (c, issue, n): issue times are points of one catchment
+    return (*_rolled(made, start, series, at), belief)
+
+
+def _rolled(made: Filter, x: Tensor, series: Series, at: Tensor) -> tuple[Tensor, Tensor]:
+    flows = []
+    for hours in at:
+        x = made.system.move(x, series.forcing[hours].transpose(0, 1))
+        flows.append(made.system.see(x)[..., 0].T)
+    flow, seen = torch.stack(flows), series.observation[at][..., 0]
+    there = torch.isfinite(seen)
+    real = torch.where(there, seen, flow.detach())
+
+    def square(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(there, (a - b).square(), torch.nan)
+
+    return square(flow, real), square(root(flow), root(real))
+
+
+def root(runoff: Tensor) -> Tensor:
+    """The square root of runoff, with a finite derivative."""
+    return runoff.clamp(min=NO_FLOW).sqrt()
+
+
+def teaching(reference: Reference, nets: int) -> Objective:
+    """Half the mean over leads of log(1 + MSE / MSE of the reference), half the same of the square root of runoff.
+
+    The ratio makes the first hour and the last count alike, the logarithm keeps one flood from owning the gradient.
+    """
+
+    def objective(made: Filter, belief: Belief, series: Series) -> tuple[Tensor, Belief]:
+        *squares, belief = errors(made, belief, series, range(SETTLE, WINDOW, EVERY))
+        ratios = zip(squares, (reference.runoff, reference.root), strict=True)
+        each = [torch.log1p(_by_network(square, nets) / base.unsqueeze(1)).mean(0) for square, base in ratios]
+        loss = 0.5 * (each[0] + each[1])
+        return loss.repeat_interleave(belief.mean.shape[0] // nets), mapped(torch.detach, belief)
+
+    return objective
+
+
+def judging(reference: Tensor, nets: int) -> Objective:
+    """The mean over leads of MSE over that of the reference (24,), of forecasts from every third hour of long runs."""
+
+    def objective(made: Filter, belief: Belief, series: Series) -> tuple[Tensor, Belief]:
+        square, _, belief = errors(made, belief, series, range(WARM, WARM + CHUNK, SCORED))
+        score = (_by_network(square, nets) / reference.unsqueeze(1)).mean(0)
+        return score.repeat_interleave(belief.mean.shape[0] // nets), belief
+
+    return objective
+
+
+def _by_network(square: Tensor, nets: int) -> Tensor:
+    """Mean squares (24, net) of squares (24, issue, c)."""
+    return torch.nanmean(square.unflatten(-1, (nets, -1)), dim=(1, 3))
