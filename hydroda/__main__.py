@@ -30,6 +30,7 @@ from hydroda.console import (
 
 if TYPE_CHECKING:
     from hydroda.settings import Settings
+    from hydroda.steps import Calibration
 
 HELP = """Hourly streamflow forecasts by data assimilation, as NetCDF.
 
@@ -129,6 +130,21 @@ def check(*, common: Common = COMMON) -> int:
     return int(any(finding.level == "error" for finding in findings))
 
 
+def _known(settings: "Settings", stations: Sequence[str]) -> list[str]:
+    """The ids of stations, of all where none is named; refuses a wrong one before minutes of work."""
+    ids = list(stations) or [catchment.id for catchment in settings.catchments]
+    for station in ids:
+        settings.catchment(station)
+    return ids
+
+
+def _told(results: "Sequence[Calibration]") -> int:
+    """What came of every catchment, and the exit code."""
+    for result in results:
+        print(result.summary)
+    return int(any(result.failed for result in results))
+
+
 @app.command(sort_key=4)
 def calibrate(
     *stations: str, start: str, end: str, validation_start: str | None = None, common: Common = COMMON
@@ -155,14 +171,10 @@ def calibrate(
     from hydroda import steps
 
     unseen = None if validation_start is None else period(validation_start, end)[0]
-    ids = list(stations) or [c.id for c in settings.catchments]
-    for station in ids:
-        settings.catchment(station)  # refuse a wrong id before minutes of work
+    ids = _known(settings, stations)
     with progress("calibrate") as report:
         results = steps.calibrate(settings, ids, first, last, validation=unseen, progress=report)
-    for result in results:
-        print(result.summary)
-    return int(any(result.failed for result in results))
+    return _told(results)
 
 
 @app.command(sort_key=5)
@@ -188,14 +200,10 @@ def train(*stations: str, start: str, validation_start: str, end: str, common: C
     from hydroda import steps
 
     unseen, _ = period(validation_start, end)
-    ids = list(stations) or [c.id for c in settings.catchments]
-    for station in ids:
-        settings.catchment(station)
+    ids = _known(settings, stations)
     with progress("train") as report:
         results = steps.train(settings, ids, first, unseen, last, progress=report)
-    for result in results:
-        print(result.summary)
-    return int(any(result.failed for result in results))
+    return _told(results)
 
 
 @app.command(sort_key=6)

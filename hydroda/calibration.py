@@ -4,7 +4,6 @@ The population stands on the point axis and time is cut into chunks on the catch
 fill its stores, so that years cost the steps of one chunk.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from hydroda.cycle import trajectory
 from hydroda.models.model import Model
+from hydroda.progress import Progress, silent
 from hydroda.search import minimised
 
 NEEDED = 30 * 24  # hours with an observation
@@ -24,7 +24,6 @@ FEW = 240  # hours below which a quarter does not count
 PERFECT = 1e-4  # share of the variance below which an error is small enough
 YEAR = 8760  # hours after which the weather repeats where there is none
 FREE_ROWS = 2400  # rows of a batch whose arithmetic takes as long as calling the operations of a step
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def fit_model(
     seed: int = 0,
     generations: int = 60,
     population: int = 96,
-    progress: Progress = lambda fraction, text: None,
+    progress: Progress = silent,
 ) -> ModelFit:
     """Fits the `role` "model" parameters; the others keep their defaults.
 

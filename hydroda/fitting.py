@@ -1,6 +1,5 @@
 """Calibration of one catchment from the store: its gauge, its weather, its model, its baselines, its filter."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from hydroda.correction import Correction
 from hydroda.cycle import Batch
 from hydroda.groups import build_filter, build_model
 from hydroda.models.model import Model
+from hydroda.progress import Progress
 from hydroda.quality import Limits
 from hydroda.schema import LEADS, hours
 from hydroda.settings import Catchment, Settings
@@ -25,7 +25,6 @@ ENOUGH = 0.5  # share of the hours a variable must have to be built upon
 HOURS_PER_YEAR = 8766.0
 FIRST = np.datetime64("1800-01-01", "ns")
 SHOWN = (1, 3, 6, 12, 24)
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ The model is differentiable, so a forecast made a day ago can be traced back to 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -67,14 +67,7 @@ def chunks(past: Past, batch: Batch, first: int, last: int) -> Series:
     made = series(past, batch, past.states[np.maximum(starts - 1, 0)], starts, WARM + CHUNK + LEADS.size)
     hour = torch.from_numpy(starts) + torch.arange(made.observation.shape[0]).unsqueeze(1)
     inside = (hour >= 0) & (hour <= last)
-    return Series(
-        made.mean,
-        made.cov,
-        made.parameters,
-        made.forcing,
-        torch.where(inside.unsqueeze(-1), made.observation, torch.nan),
-        made.truth,
-    )
+    return replace(made, observation=torch.where(inside.unsqueeze(-1), made.observation, torch.nan))
 
 
 def series(past: Past, batch: Batch, x: Tensor, starts: np.ndarray, length: int) -> Series:

@@ -19,6 +19,7 @@ from hydroda.cycle import NO_FLOW, Batch, Levels, Moment, ahead, rollout
 from hydroda.filters.beliefs import joined
 from hydroda.filters.recipe import Filter, Hour, System
 from hydroda.models.model import Model, Parameter
+from hydroda.progress import Progress, silent
 from hydroda.schema import LEADS
 from hydroda.search import minimised
 
@@ -28,7 +29,6 @@ ROWS = 8192  # forecasts made side by side
 EVERY = 3  # hours between the forecasts that are scored
 SHARE = 0.9  # of the observations that shall lie within the intervals
 TYPICAL = 0.1  # share of its mean content a store is in error when it is empty
-Progress = Callable[[float, str], None]
 
 
 def table(model: Model) -> tuple[Parameter, ...]:
@@ -169,7 +169,7 @@ def tune(
     seed: int = 0,
     generations: int = 20,
     population: int = 32,
-    progress: Progress = lambda fraction, text: None,
+    progress: Progress = silent,
 ) -> np.ndarray:
     """The error levels (d,), in the order of `table`, that forecast best.
 
