@@ -60,10 +60,10 @@ class Study:
     members: int
 
 
-PLAN = Plan(240, batch=20, lengths=((0, 50), (60, 150)), rate=(4e-3, 2.1e-4), every=10, patience=15)
-GAIN = replace(PLAN, iterations=100, batch=60, window=25, lengths=((0, 25), (40, 150)), rate=(4e-3, 1e-4))
-GROWING = ((0, 25), (20, 50), (40, 150))  # the covariance of a beginner does not survive 150 steps
-PAIR = replace(GAIN, iterations=70, lengths=GROWING)
+PLAN = Plan(1000, batch=64, lengths=((0, 50), (100, 150)), rate=(4e-3, 1e-4), every=20)
+GAIN = replace(PLAN, iterations=400, window=25, lengths=((0, 25), (60, 150)))
+GROWING = ((0, 25), (50, 50), (100, 150))  # the covariance of a beginner does not survive 150 steps
+PAIR = replace(GAIN, iterations=600, lengths=GROWING)
 MSE = relative(losses.squared_error)
 NETWORKS = (
     Network("RKN", rkn.initial, rkn.recursive_kalmannet, losses.surprise, PLAN, 3),
