@@ -4,6 +4,7 @@ Axes as everywhere: (catchment, point, component); runoff in mm/h. A `Batch` is 
 model and a filter, a `Moment` what is known at the end of an hour and all the next hour needs.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hydroda.filters.algebra import product
 from hydroda.filters.beliefs import Belief, Ensemble, chosen, named
 from hydroda.filters.nested import TwoBiases
 from hydroda.filters.networks import Trained
@@ -22,7 +24,7 @@ from hydroda.models.model import Model
 from hydroda.schema import LEADS
 
 NO_FLOW = 1e-9  # mm/h, keeps the logarithm of a dry river finite
-INITIAL_SHARE = 0.1  # standard deviation of a store at a cold start over its content; the filter settles within days
+ACCUMULATED = 100  # hours of model error that stores are wrong by at a cold start; the filter settles within days
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,15 @@ class Batch:
         return Noise(self.seed, self.addresses, hours)
 
     def believe(self, x: Tensor, hour: int) -> Belief:
-        """What is believed of states x (c, 1, n) nothing was observed of yet."""
-        share = torch.tensor([INITIAL_SHARE if s.relative else 0.0 for s in self.model.states], dtype=x.dtype)
-        deviation = share * x.clamp(min=0.0) + self.levels.state_base
-        hours = np.full(x.shape[0], hour)
-        return self.filter.init(x, torch.diag_embed(deviation[:, 0].square()), self.noise(hours))
+        """What is believed of states x (c, 1, n) nothing was observed of yet.
+
+        Errors of stores add up, independent from hour to hour, those that are states themselves fade. With a fixed
+        error the first gains, and those of a slow store for months, would depend on the size of the error levels,
+        which are found by their proportions on short stretches of the past.
+        """
+        adds_up = torch.tensor([s.relative for s in self.model.states])
+        root = self.system.model_error(x) * torch.where(adds_up, math.sqrt(ACCUMULATED), 1.0).unsqueeze(-1)
+        return self.filter.init(x, product(root, root), self.noise(np.full(x.shape[0], hour)))
 
 
 def batch(

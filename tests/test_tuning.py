@@ -1,0 +1,74 @@
+"""Error levels: their size is no part of what they forecast, and follows from the innovations."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chi2
+
+from hydroda import tuning
+from hydroda.calibration import open_loop
+from hydroda.filters import linear, sigma
+from hydroda.models import hbv
+
+MODEL = hbv.hourly()
+HOURS = 3000
+
+
+@cache
+def past() -> tuning.Past:
+    """A river that is 30 % higher than the model says, seen by a gauge with an error of 3 %."""
+    rng = np.random.default_rng(8)
+    wet = np.repeat(rng.random(HOURS // 10) < 0.15, 10)
+    forcing = np.stack((np.where(wet, rng.exponential(1.5, HOURS), 0.0), np.full(HOURS, 0.05)), 1)
+    p = MODEL.defaults[0, 0].numpy()
+    states = open_loop(MODEL, p, forcing)
+    runoff = MODEL.discharge(states.unsqueeze(1), MODEL.defaults)[:, 0, 0].numpy()
+    return tuning.past(forcing, 1.3 * runoff * np.exp(0.03 * rng.normal(size=HOURS)), states, np.ones(HOURS, bool))
+
+
+def levels() -> np.ndarray:
+    """Error levels that are not the defaults."""
+    return np.array([p.default for p in tuning.table(MODEL)]) * np.linspace(0.5, 2.0, len(tuning.table(MODEL)))
+
+
+def judged(values: np.ndarray, build) -> tuple[np.ndarray, np.ndarray]:
+    """Mean squared errors (24,) and normalised innovations squared of error levels."""
+    rows = tuning.rows(MODEL, build, MODEL.defaults[0, 0].numpy(), past(), values[None])
+    moments, nis = tuning.analyses(rows, past(), tuning.EVERY)
+    return tuning.squared_errors(rows, past(), moments)[0], nis.numpy()
+
+
+@pytest.mark.parametrize("factor", [0.1, 10.0])
+def test_the_size_of_all_errors_together_changes_no_forecast(factor):
+    """From the first hour on: an extended filter is told nothing but proportions."""
+    scaled = np.concatenate((factor * levels()[:-1], levels()[-1:]))  # the last is the memory of the rain error
+    (as_they_are, nis), (of_scaled, smaller) = (judged(values, linear.extended) for values in (levels(), scaled))
+    np.testing.assert_allclose(of_scaled, as_they_are, rtol=1e-6)
+    np.testing.assert_allclose(smaller * factor**2, nis, rtol=1e-6)
+
+
+def test_sized_errors_explain_the_innovations():
+    found = tuning.sized(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), past(), levels())
+    ratio = found[:-1] / levels()[:-1]
+    np.testing.assert_allclose(ratio, ratio[0])
+    assert found[-1] == levels()[-1] and not np.isclose(ratio[0], 1.0, rtol=0.1)
+    _, nis = judged(found, sigma.ukf)
+    assert np.mean(nis < chi2.ppf(tuning.SHARE, 1)) == pytest.approx(tuning.SHARE, abs=0.02)
+
+
+def test_a_filter_forecasts_better_than_no_filter_and_every_candidate_is_judged_alone():
+    no_filter = np.concatenate((np.full(len(MODEL.states), 1e-9), levels()[len(MODEL.states) :]))
+    rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), past(), np.stack((no_filter, levels())))
+    moments, _ = tuning.analyses(rows, past(), tuning.EVERY)
+    without, with_filter = tuning.squared_errors(rows, past(), moments)
+    assert (with_filter < without).all() and with_filter[0] < 0.2 * without[0]
+    np.testing.assert_allclose(judged(levels(), sigma.ukf)[0], with_filter, rtol=1e-12)
+
+
+def test_a_record_too_short_is_refused():
+    few = np.arange(HOURS) < 700
+    with pytest.raises(ValueError, match="700 hours to tune a filter on, 984"):
+        tuning.past(past().forcing.numpy(), past().observed.numpy(), past().states, few)
+    assert torch.isfinite(past().states).all()
