@@ -88,7 +88,7 @@ def _shorter(networks: Sequence[Network], iterations: int) -> tuple[Network, ...
     )
 
 
-FULL = Study(LEVELS, NETWORKS, _shorter((*NETWORKS, SINGLE), 60), 1000, 100)
+FULL = Study(LEVELS, NETWORKS, tuple(replace(n, seeds=1) for n in (*NETWORKS, SINGLE)), 1000, 100)
 QUICK = Study((20, 40, 60), _shorter(NETWORKS, 60), _shorter(NETWORKS[:1], 60), 300, 50)
 
 
