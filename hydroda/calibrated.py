@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hydroda import correction
+from hydroda.choice import METHODS
 from hydroda.correction import Correction
 from hydroda.quality import Limits
 from hydroda.schema import LEADS
@@ -19,18 +20,17 @@ GAUGE = "gauge"
 
 @dataclass(frozen=True)
 class Taught:
-    """Networks trained for a catchment: digest of their file, their share in its forecasts, how it was found."""
+    """Networks trained for a catchment: digest of their file, and how they were found."""
 
     sha256: str
-    share: float
     report: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """One catchment: parameters by name; errors by state, and of the gauge [mm/h], as (share, base); factors (24,) on
-    the spread of the filter by forcing of the lead hours; what is believed of its gauge and its weather; its baselines;
-    networks that were trained for it.
+    """One catchment: parameters by name; errors by state, and of the gauge [mm/h], as (share, base); by forcing of the
+    lead hours, what is issued at each lead (24,), as in `choice`, and factors (24,) on the spread of the filter; what
+    is believed of its gauge and its weather; its baselines; networks that were trained for it.
 
     `report` says on what and how well it was calibrated; nothing is computed from it.
     """
@@ -40,6 +40,7 @@ class Calibrated:
     temperature: bool
     parameters: dict[str, float]
     errors: dict[str, tuple[float, float]]
+    choice: dict[str, tuple[str, ...]]
     spread: dict[str, tuple[float, ...]]
     limits: Limits
     climate: Climate
@@ -55,7 +56,7 @@ class Calibrated:
         """SHA-256 of all that a belief depends on."""
         own = [self.model, self.temperature, self.parameters, self.errors, settings.filter.model_dump(mode="json")]
         if self.taught is not None:
-            own += [self.taught.sha256, self.taught.share]
+            own.append(self.taught.sha256)
         return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
@@ -67,6 +68,7 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
         own = {key: value for key, value in content.items() if key != "format"}
         own["errors"] = {name: tuple(pair) for name, pair in own["errors"].items()}
         own["spread"] = {name: tuple(factors) for name, factors in own["spread"].items()}
+        own["choice"] = {name: tuple(methods) for name, methods in own.get("choice", {}).items()}
         own["limits"] = Limits(**own["limits"])
         climate = own["climate"]
         own["climate"] = Climate(**{**climate, "temperature": tuple(climate["temperature"])})
@@ -80,4 +82,10 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
         raise ValueError(
             f"spread holds {sorted(catchment.spread)}, expected 24 factors for 'observed': calibrate again"
         )
+    for forcing, names in catchment.choice.items():
+        if len(names) != LEADS.size or not set(names) <= set(METHODS):
+            raise ValueError(
+                f"choice for {forcing!r} is {sorted(set(names))}, expected one of {', '.join(METHODS)} for each of the "
+                f"{LEADS.size} leads: calibrate again"
+            )
     return catchment

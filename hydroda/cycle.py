@@ -158,12 +158,13 @@ class Analysis(NamedTuple):
 
 class Rollout(NamedTuple):
     """24 hours (24, c) [mm/h]: the model from the mean of a belief, the variance of what a gauge will see, the model
-    from the open loop; members (24, N, c) where the belief has some."""
+    from the open loop; members (24, N, c) where the belief has some, the mean of the networks beside it likewise."""
 
     median: Tensor
     variance: Tensor
     open_loop: Tensor
     members: Tensor | None
+    networks: Tensor | None
 
 
 def trajectory(model: Model, x: Tensor, forcing: Tensor, p: Tensor) -> Iterator[Tensor]:
@@ -236,12 +237,14 @@ def _sound(belief: Belief) -> Tensor:
 def ahead(world: System, x: Tensor, forcing: Tensor, bias: Tensor | float = 0.0) -> Iterator[Tensor]:
     """Runoff (c, k) [mm/h] in each hour of `forcing` (T, c, m) after states (c, k, n), without errors.
 
-    A `bias` (c, k, n) of the states the model integrates is there all the way, and not seen.
+    A `bias` (c, k, n) of the states the model integrates is there all the way, and not seen. Networks beside a filter
+    have columns of their own behind it, so that it is (c, 2 k).
     """
     x = x + bias
     for u in forcing:
         x = world.move(x, u.unsqueeze(1))
-        yield world.see(x - bias)[..., 0]
+        flow = world.see(x - bias)[..., 0]
+        yield flow if world.beside is None else torch.cat((flow, world.beside(x)[..., 0]), 1)
 
 
 def rollout(batch: Batch, belief: Belief, open_loop: Tensor, forcing: Tensor, hours: np.ndarray) -> Rollout:
@@ -250,7 +253,7 @@ def rollout(batch: Batch, belief: Belief, open_loop: Tensor, forcing: Tensor, ho
     The median is the model run from the mean, as a forecaster would run it; the filter's own forecast supplies the
     variance, to which the error of the gauge is added.
     """
-    world, variance, members = batch.filter.system, [], []
+    world, variance, members, networks = batch.filter.system, [], [], None
     with torch.inference_mode():
         held = _two_biases(belief)
         bias = torch.zeros_like(belief.mean) if held is None else held.bias
@@ -258,7 +261,8 @@ def rollout(batch: Batch, belief: Belief, open_loop: Tensor, forcing: Tensor, ho
             both, biases = torch.cat((belief.mean, open_loop), 1), torch.cat((bias, torch.zeros_like(bias)), 1)
             median, background = torch.stack(list(ahead(world, both, forcing, biases))).unbind(-1)
         else:
-            median = torch.stack(list(ahead(world, belief.mean, forcing, bias)))[..., 0]
+            median, *theirs = torch.stack(list(ahead(world, belief.mean, forcing, bias))).unbind(-1)
+            networks = theirs[0] if theirs else None
             background = torch.stack(list(ahead(batch.system, open_loop, forcing)))[..., 0]
         for i in range(LEADS.size):
             u = forcing[i].unsqueeze(1)
@@ -270,4 +274,4 @@ def rollout(batch: Batch, belief: Belief, open_loop: Tensor, forcing: Tensor, ho
             if isinstance(whole, Ensemble):
                 members.append(world.see(whole.members - bias)[..., 0].T)
         every = torch.stack(members) if members else None
-        return Rollout(median, torch.stack(variance), background, every)
+        return Rollout(median, torch.stack(variance), background, every, networks)

@@ -44,6 +44,8 @@ STYLE: Any = {
 }
 LINES: dict[str, dict[str, Any]] = {
     "forecast": {"color": BLUE, "linewidth": 2.8, "zorder": 5},
+    "filter": {"color": BLUE, "linestyle": "--", "linewidth": 1.4, "zorder": 4},
+    "networks": {"color": BLUE, "linestyle": ":", "linewidth": 1.6, "zorder": 4},
     "persistence": {"color": INK, "linestyle": ":", "linewidth": 1.6},
     "climatology": {"color": GREY, "linestyle": "-.", "linewidth": 1.2},
     "open_loop": {"color": ORANGE, "linestyle": "--", "linewidth": 1.6},

@@ -16,7 +16,7 @@ from hydroda.drawing import BLUE, GREY, INK, LIGHT, LINES, PALE, SKY, STYLE, VER
 from hydroda.fields import FLAG_VALUES, GOOD, STATUS_MEANINGS
 from hydroda.schema import LEADS, quantile_name
 from hydroda.units import HOUR
-from hydroda.verification import BY_METHOD, LABELS, METHODS
+from hydroda.verification import BY_METHOD, LABELS
 
 FRAMING = ("forecast", "open_loop", "decaying_error")  # the axis is made for these; others may leave it
 PAST = 72 * HOUR
@@ -75,12 +75,13 @@ def skill_by_lead(scores: xr.Dataset, score: str = "nse", columns: int = 3) -> F
 
     def panel(axes: Axes, of: xr.Dataset) -> str:
         leads, values = of.forecast_period.values, of[score]
-        for method in METHODS:
+        methods = [str(method) for method in values.method.values if values.sel({"method": method}).notnull().any()]
+        for method in methods:
             axes.plot(leads, values.sel({"method": method}), label=LABELS[method], **LINES[method])
         axes.axhline(perfect, color=GREY, linewidth=0.8)
         low, high = _frame(values, perfect)
         axes.set_ylim(low, high)
-        ends = {LABELS[m]: float(values.sel({"method": m})[-1]) for m in METHODS}
+        ends = {LABELS[m]: float(values.sel({"method": m})[-1]) for m in methods}
         absent = ", ".join(f"{name} {end:.2f}" for name, end in ends.items() if end < low or end > high)
         return f"outside at {leads[-1]} h: {absent}" if absent else ""
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hydroda import correction, known, quality, tuning, window
+from hydroda import choice, correction, known, quality, tuning, window
 from hydroda.calibrated import GAUGE, Calibrated
 from hydroda.calibration import ModelFit, fit_model, runoff
 from hydroda.correction import Correction
@@ -51,12 +51,18 @@ class Record(NamedTuple):
     climate: Climate
 
 
-class Found(NamedTuple):
-    """A filter with its error levels as a batch of one, factors on its spread, mean squared errors (24,) [mm²/h²]."""
+class Judged(NamedTuple):
+    """What is issued at each lead, by forcing of the lead hours, factors on its spread likewise, and with the weather
+    as observed the mean squared errors (24,) [mm²/h²] of all methods."""
 
-    batch: Batch
+    choice: dict[str, tuple[str, ...]]
     spread: dict[str, tuple[float, ...]]
-    errors: np.ndarray
+    errors: dict[str, np.ndarray]
+
+    @property
+    def issued(self) -> np.ndarray:
+        """The errors of what is issued."""
+        return np.array([self.errors[name][i] for i, name in enumerate(self.choice["observed"])])
 
 
 def fit(
@@ -94,24 +100,26 @@ def fit(
         open_loop = runoff(record.model, fitted.parameters, fitted.states)
         scored = record.scored
         baselines = _baselines(catchment, record.hours[scored], record.observed[scored], open_loop[scored])
-        past = tuning.past(record.forcing, record.observed, fitted.states, scored)
+        past = tuning.past(record.forcing, record.observed, fitted.states, open_loop, scored)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
     baseline = _square_errors(baselines, record, open_loop, catchment.area_km2)
-    found = _filter(settings, record.model, fitted.parameters, past, baseline, effort, progress)
+    batch = _filter(settings, record.model, fitted.parameters, past, baseline, effort, progress)
+    found = judged(batch, past, baselines, catchment.area_km2)
     progress(1.0, "done")
-    names, own = [p.name for p in record.model.parameters], found.batch.parameters[0, 0].tolist()
+    names, own = [p.name for p in record.model.parameters], batch.parameters[0, 0].tolist()
     return Calibrated(
         station=catchment.id,
         model=settings.model.name,
         temperature=record.temperature,
         parameters=dict(zip(names, own, strict=True)),
-        errors=_pairs(record.model, found.batch.levels),
+        errors=_pairs(record.model, batch.levels),
+        choice=found.choice,
         spread=found.spread,
         limits=record.limits,
         climate=record.climate,
         correction=baselines,
-        report=_report(settings, start, end, fitted, found.errors, baseline, record.observed[scored]),
+        report=_report(settings, start, end, fitted, found, baseline, record.observed[scored]),
     )
 
 
@@ -144,8 +152,8 @@ def _filter(
     baseline: np.ndarray,
     effort: Effort,
     progress: Progress,
-) -> Found:
-    """The error levels of the filter of the settings, and how wide its intervals must be."""
+) -> Batch:
+    """The filter of the settings with its error levels, as a batch of one."""
     build = build_filter(settings)
     generations, population = effort.filter
     levels = tuning.tune(
@@ -160,18 +168,51 @@ def _filter(
         progress=lambda fraction, text: progress(0.5 + 0.45 * fraction, text),
     )
     levels = tuning.sized(model, build, parameters, past, levels)
-    batch = tuning.rows(model, build, parameters, past, levels[None])
-    return Found(batch, *judged(batch, past))
+    return tuning.rows(model, build, parameters, past, levels[None])
 
 
-def judged(batch: Batch, past: tuning.Past) -> tuple[dict[str, tuple[float, ...]], np.ndarray]:
-    """Factors on the spread of the forecasts of one catchment by forcing, and their mean squared errors (24,)."""
+def judged(batch: Batch, past: tuning.Past, fitted: Correction, area: float) -> Judged:
+    """What a catchment, with a row of the batch for every stretch of its past, forecasts best with.
+
+    A method other than the filter must be better in both halves of the past.
+    """
     dry = past.forcing.clone()
     dry[:, batch.model.forcings.index("precipitation")] = 0.0
     moments, _ = tuning.analyses(batch, past, tuning.EVERY)
-    weather = {"observed": past.forcing, "none": dry}
-    spread = {name: tuning.widths(batch, past, moments, forcing) for name, forcing in weather.items()}
-    return spread, tuning.squared_errors(batch, past, moments)[0]
+    names, spread, errors = {}, {}, {}
+    for weather, forcing in (("observed", past.forcing), ("none", dry)):
+        found = tuning.forecasts(batch, past, moments, forcing)
+        every = candidates(found, past, fitted, area)
+        square = {name: (values - found.observed) ** 2 for name, values in every.items()}
+        later = found.issue > np.median(found.issue)
+        halves = {
+            name: np.stack([np.nanmean(values[:, part], 1) for part in (~later, later)])
+            for name, values in square.items()
+        }
+        names[weather] = choice.best(halves)
+        issued = choice.picked(every, np.array(names[weather])[:, None])
+        spread[weather] = tuning.widths(issued, found.variance, found.observed)
+        errors[weather] = {name: np.nanmean(values, 1) for name, values in square.items()}
+    return Judged(names, spread, errors["observed"])
+
+
+def candidates(found: tuning.Forecasts, past: tuning.Past, fitted: Correction, area: float) -> dict[str, np.ndarray]:
+    """All forecasts that could be issued, (24, f) [mm/h] by method."""
+
+    def discharge(runoff: np.ndarray) -> np.ndarray:
+        return m3_per_second(runoff, area).T[..., None]
+
+    observed, open_loop = (m3_per_second(x.numpy()[found.issue, None], area) for x in (past.observed, past.open_loop))
+    every = choice.candidates(
+        discharge(found.of_filter),
+        None if found.of_networks is None else discharge(found.of_networks),
+        discharge(found.open_loop),
+        [fitted],
+        observed,
+        open_loop,
+        np.zeros((found.issue.size, 1)),
+    )
+    return {name: values[..., 0].T / m3_per_second(1.0, area) for name, values in every.items()}
 
 
 def _climate(catchment: Catchment, stretch: np.ndarray, values: dict[str, np.ndarray]) -> tuple[Climate, bool]:
@@ -236,7 +277,7 @@ def _report(
     start: np.datetime64,
     end: np.datetime64,
     fitted: ModelFit,
-    errors: np.ndarray,
+    found: Judged,
     baseline: np.ndarray,
     observed: np.ndarray,
 ) -> dict[str, Any]:
@@ -248,7 +289,8 @@ def _report(
         "filter": settings.filter.name,
         "nse": fitted.nse,
         "kge": fitted.kge,
-        "forecast_nse": {str(lead): 1.0 - float(errors[lead - 1]) / variance for lead in SHOWN},
+        "forecast_nse": {str(lead): 1.0 - float(found.issued[lead - 1]) / variance for lead in SHOWN},
+        "filter_nse": {str(lead): 1.0 - float(found.errors[choice.FILTER][lead - 1]) / variance for lead in SHOWN},
         "decaying_error_nse": {str(lead): 1.0 - float(baseline[lead - 1]) / variance for lead in SHOWN},
     }
 
@@ -257,9 +299,10 @@ def summary(found: Calibrated) -> str:
     """What was found, in words."""
     said = found.report
     skill = ", ".join(f"{lead} h {nse:.3f}" for lead, nse in said["forecast_nse"].items())
+    issued = choice.told(found.choice["observed"])
     snow = " with snow" if found.temperature else ""
     return (
         f"{found.station}: {said['hours']} hours from {said['start']} to {said['end']}; {found.model}{snow} alone "
-        f"NSE {said['nse']:.3f}, KGE {said['kge']:.3f}; forecasts with {said['filter']} NSE {skill} "
-        "(on the hours it was fitted to, with observed rain)"
+        f"NSE {said['nse']:.3f}, KGE {said['kge']:.3f}; forecasts ({issued}, the filter being "
+        f"{said['filter']}) NSE {skill} (on the hours they were fitted to, with observed rain)"
     )

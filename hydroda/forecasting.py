@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from hydroda import predictive
+from hydroda import choice, predictive
 from hydroda.cycle import NO_FLOW, Analysis, Moment, Rollout, assimilate, rollout
 from hydroda.fields import DEGRADED_FORCING, GOOD, MISSING, NO_RECENT_OBSERVATION, UNUSABLE
 from hydroda.filters.beliefs import joined
 from hydroda.groups import Group
+from hydroda.schema import LEADS
 from hydroda.units import m3_per_second
 from hydroda.window import Lead, Rows
 
@@ -81,13 +83,16 @@ def newest(group: Group, trail: Trail) -> Newest:
 
 
 class Outlook(NamedTuple):
-    """Discharge of the lead hours of a group (…, 24, c) [m³/s], the spread of its logarithm, what each is worth."""
+    """Discharge of the lead hours of a group (24, c) [m³/s], the spread of its logarithm, the open loop, what each is
+    worth; and by which method of `choice` it was made, with the forecasts of all."""
 
     median: np.ndarray
     spread: np.ndarray
     open_loop: np.ndarray
     status: np.ndarray
     members: np.ndarray | None  # (24, N, c)
+    method: np.ndarray
+    candidates: dict[str, np.ndarray]
 
 
 def outlook(group: Group, trails: Sequence[Trail], leads: Sequence[Lead]) -> list[Outlook]:
@@ -99,37 +104,57 @@ def outlook(group: Group, trails: Sequence[Trail], leads: Sequence[Lead]) -> lis
     hours = np.repeat([moment.hour for moment in moments], count)
     beliefs = joined([moment.belief for moment in moments])
     rolled = rollout(batch, beliefs, torch.cat([moment.open_loop for moment in moments]), forcing, hours)
-    parts = []
-    for i, (trail, lead) in enumerate(zip(trails, leads, strict=True)):
-        mine = slice(i * count, (i + 1) * count)
-        members = None if rolled.members is None else rolled.members[..., mine]
-        own = Rollout(rolled.median[:, mine], rolled.variance[:, mine], rolled.open_loop[:, mine], members)
-        parts.append(_in_cubic_metres(group, trail, lead, own))
-    return parts
+    return _in_cubic_metres(group, trails, leads, rolled)
 
 
-def _in_cubic_metres(group: Group, trail: Trail, lead: Lead, rolled: Rollout) -> Outlook:
+def _in_cubic_metres(group: Group, trails: Sequence[Trail], leads: Sequence[Lead], rolled: Rollout) -> list[Outlook]:
+    """What is issued of rollouts side by side, trail after trail."""
     area = np.array([place.area_km2 for place in group.places])
-    median, variance, open_loop = (part.numpy() for part in rolled[:3])
-    guessed = np.logical_or.accumulate(lead.assumed, axis=0)  # rain that did not come is missing in every later hour
-    spread = predictive.spread(np.maximum(median, NO_FLOW), variance)
-    factor = np.where(guessed, _factors(group, "none"), _factors(group, "observed"))
-    status = np.where(guessed, DEGRADED_FORCING, GOOD)
-    age = newest(group, trail).age
-    unseen = ~(age <= RECENT)
-    status = np.where((status == GOOD) & unseen, NO_RECENT_OBSERVATION, status)
-    status = np.where(trail.analyses[-1].repaired.numpy(), UNUSABLE, status)
-    status = np.where(np.isfinite(median) & np.isfinite(spread), status, MISSING)
-    members = None if rolled.members is None else m3_per_second(rolled.members.numpy(), area)
-    return Outlook(
-        m3_per_second(np.maximum(median, NO_FLOW), area),
-        np.minimum(spread * factor, LARGEST_SPREAD),
-        m3_per_second(open_loop, area),
-        status.astype(np.int8),
-        members,
+
+    def apart(runoff: Tensor) -> np.ndarray:
+        """(24, trails · c) → (trail, 24, c) [m³/s]."""
+        return m3_per_second(runoff.numpy().reshape(LEADS.size, len(trails), -1).swapaxes(0, 1), area)
+
+    flow, open_loop = apart(rolled.median), apart(rolled.open_loop)
+    networks = None if rolled.networks is None else apart(rolled.networks)
+    deviation = apart(rolled.variance.sqrt())
+    last = Newest(*(np.stack(part) for part in zip(*(newest(group, trail) for trail in trails), strict=True)))
+    corrections = [member.correction for member in group.members]
+    every = choice.candidates(flow, networks, open_loop, corrections, *last)
+    # rain that did not come is missing in every later hour
+    guessed = np.logical_or.accumulate(np.stack([lead.assumed for lead in leads]), axis=1)
+    method, factor = (
+        np.where(guessed, _by_lead(group, name, "none"), _by_lead(group, name, "observed"))
+        for name in ("choice", "spread")
     )
+    median = np.maximum(choice.picked(every, method), m3_per_second(NO_FLOW, area))
+    spread = np.minimum(predictive.spread(median, deviation**2) * factor, LARGEST_SPREAD)
+    status = np.where(guessed, DEGRADED_FORCING, GOOD)
+    status = np.where((status == GOOD) & ~(last.age <= RECENT)[:, None], NO_RECENT_OBSERVATION, status)
+    repaired = np.stack([trail.analyses[-1].repaired.numpy() for trail in trails])
+    status = np.where(repaired[:, None], UNUSABLE, status)
+    status = np.where(np.isfinite(median) & np.isfinite(spread), status, MISSING).astype(np.int8)
+    members, count = (
+        None if rolled.members is None else m3_per_second(rolled.members.numpy(), np.tile(area, len(trails))),
+        area.size,
+    )
+    return [
+        Outlook(
+            median[i],
+            spread[i],
+            open_loop[i],
+            status[i],
+            None if members is None else members[..., i * count : (i + 1) * count],
+            method[i],
+            {name: values[i] for name, values in every.items()},
+        )
+        for i in range(len(trails))
+    ]
 
 
-def _factors(group: Group, forcing: str) -> np.ndarray:
-    """Factors (24, c) on the spread; those for observed forcing where there are none for this one."""
-    return np.array([member.spread.get(forcing, member.spread["observed"]) for member in group.members]).T
+def _by_lead(group: Group, name: str, forcing: str) -> np.ndarray:
+    """What was found of every lead (24, c): methods, or factors on the spread; that for observed forcing where there is
+    none for this one, and the filter where nothing was chosen."""
+    nothing = {"observed": (choice.FILTER,) * LEADS.size}
+    tables = [getattr(member, name) or nothing for member in group.members]
+    return np.array([table.get(forcing, table["observed"]) for table in tables]).T

@@ -12,6 +12,7 @@ import torch
 
 from hydroda import catalogue, cycle, training
 from hydroda.calibrated import GAUGE, Calibrated
+from hydroda.choice import BOTH, NETWORKS
 from hydroda.cycle import Batch, Levels
 from hydroda.domain import Domain
 from hydroda.filters.lstm import with_networks
@@ -76,7 +77,8 @@ def grouped(domain: Domain) -> tuple[tuple[Group, ...], dict[str, str]]:
 def _networks(domain: Domain, member: Calibrated) -> dict[str, torch.Tensor]:
     """The weights (network, …) that share in the forecasts of a catchment, none where there are none or not these."""
     taught = member.taught
-    if taught is None or taught.share == 0.0 or not domain.settings.filter.networks:
+    asked_for = {name for names in member.choice.values() for name in names} & {NETWORKS, BOTH}
+    if taught is None or not asked_for or not domain.settings.filter.networks:
         return {}
     path = domain.store.weights_path(member.station)
     try:
@@ -152,5 +154,4 @@ def batch(
     if not weights:
         return made
     every = {name: torch.stack([own[name] for own in weights]) for name in weights[0]}
-    share = torch.tensor([[c.taught.share if c.taught else 0.0] for c in catchments], dtype=torch.float64)
-    return replace(made, build=with_networks(made.build), networks=Trained(every, share))
+    return replace(made, build=with_networks(made.build), networks=Trained(every))

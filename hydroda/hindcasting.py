@@ -27,7 +27,7 @@ from hydroda.schema import LEADS, QUANTILES, VARIABLES, hours, months, quantile_
 from hydroda.settings import Settings
 from hydroda.start import begin, number
 from hydroda.units import HOUR, iso
-from hydroda.verification import DIMS
+from hydroda.verification import DIMS, OWN
 from hydroda.window import CONTEXT, Lead, View
 
 log = logging.getLogger(__name__)
@@ -186,6 +186,9 @@ def _roll_out(group: Group, queue: Waiting, columns: dict[str, np.ndarray]) -> N
 def _fill(columns: dict[str, np.ndarray], place: int, at: np.ndarray, ahead: Outlook, last: Newest) -> None:
     columns["discharge"][place][:, at] = ahead.median
     columns["discharge_open_loop"][place][:, at] = ahead.open_loop
+    for name in OWN:
+        if name in ahead.candidates:
+            columns[f"discharge_{name}"][place][:, at] = ahead.candidates[name]
     for level in QUANTILES:
         columns[quantile_name(level)][place][:, at] = predictive.quantile(ahead.median, ahead.spread, level)
     columns["observed_at_issue"][place, at] = last.observed
@@ -195,7 +198,7 @@ def _fill(columns: dict[str, np.ndarray], place: int, at: np.ndarray, ahead: Out
 
 def _columns(domain: Domain, cycles: np.ndarray) -> dict[str, np.ndarray]:
     ahead = (cycles.size, LEADS.size, len(domain.stations))
-    names = ("discharge", *map(quantile_name, QUANTILES), "discharge_open_loop")
+    names = ("discharge", *map(quantile_name, QUANTILES), "discharge_open_loop", *(f"discharge_{name}" for name in OWN))
     at_issue = ("observed_at_issue", "open_loop_at_issue", "observation_age")
     return {name: np.full(ahead, np.nan, np.float32) for name in names} | {
         name: np.full((ahead[0], ahead[2]), np.nan, np.float32) for name in at_issue

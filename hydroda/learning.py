@@ -1,6 +1,6 @@
-"""A learned gain of one catchment, from the store: training, what it is measured against, its share of forecasts."""
+"""A learned gain of one catchment, from the store: training, what it is measured against, what is issued then."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,26 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydroda import fitting, gains, training, tuning
+from hydroda import choice, fitting, gains, training, tuning
 from hydroda.calibrated import Calibrated
 from hydroda.calibration import open_loop, runoff
-from hydroda.correction import BASELINES, Correction
+from hydroda.correction import Correction
 from hydroda.cycle import Batch, Moment
 from hydroda.filters import lstm
 from hydroda.filters.lstm import with_networks
 from hydroda.filters.networks import Trained
 from hydroda.filters.recipe import Filter
-from hydroda.fitting import Record
+from hydroda.fitting import Judged, Record
 from hydroda.gains import Past, Reference
 from hydroda.groups import batch as batch_of
 from hydroda.losses import Series
 from hydroda.progress import Progress
-from hydroda.schema import LEADS
 from hydroda.settings import Catchment, Settings
 from hydroda.store import Store
 from hydroda.training import Plan, Task
 
-SHARES = (0.0, 0.5, 1.0)  # of the networks in a forecast; weights fitted to a year or two are no better than a half
 DECAY = 1e-2  # of weights, in a step of rate one
 EVERY = 25  # steps between validations
 
@@ -45,25 +43,33 @@ class Effort:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What was learned: weights (network, …), their share in forecasts, factors on the spread of these, and of every
-    share its mean squared error over that of the best classical forecast, in validation, by lead."""
+    """What was learned: weights (network, …), how forecasts with and without them did in hours they were not trained
+    on, the mean squared errors (24,) of the best classical forecast there, and how many gradients were skipped."""
 
     weights: Mapping[str, Tensor]
-    share: float
-    spread: dict[str, tuple[float, ...]]
-    ratios: dict[float, np.ndarray]
+    judged: Judged
+    classical: np.ndarray
     skipped: int
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Of every method, the mean over leads of its squared error over that of the best classical forecast."""
+        every = self.judged.errors | {"issued": self.judged.issued}
+        return {name: round(float((each / self.classical).mean()), 4) for name, each in every.items()}
 
     def report(self) -> dict[str, Any]:
         """What is kept beside the weights."""
-        means = {f"{share:g}": round(float(each.mean()), 4) for share, each in self.ratios.items()}
-        return {"validation_ratio_by_share": means, "gradients_skipped": self.skipped}
+        return {"validation_ratios": self.ratios, "gradients_skipped": self.skipped}
 
     def summary(self, station: str) -> str:
         """What was found, in words."""
-        told = ", ".join(f"{100 * share:.0f} % networks {each.mean():.3f}" for share, each in self.ratios.items())
-        took = f"networks get {100 * self.share:.0f} % of the forecast" if self.share else "the filter goes on alone"
-        return f"{station}: square error over that of the best classical forecast in validation: {told}; {took}"
+        shown = (choice.FILTER, choice.NETWORKS, choice.BOTH, "issued")
+        told = ", ".join(f"{name.replace('_', ' ')} {self.ratios[name]:.3f}" for name in shown)
+        issued = choice.told(self.judged.choice["observed"])
+        return (
+            f"{station}: square error over that of the best classical forecast in validation, mean of all leads: "
+            f"{told}; issued: {issued}"
+        )
 
 
 def learn(
@@ -80,9 +86,8 @@ def learn(
 ) -> Lesson:
     """The learned gain of a calibrated catchment, trained from `start` to `validation` and judged from there to `end`.
 
-    The share of the networks in its forecasts is a half, all or nothing, whichever has the least error in validation;
-    a half must be better than nothing in both halves of it. Raises ValueError, naming the catchment, when a period is
-    too short.
+    Validation decides at which leads they, their mean with the filter, or something else is issued. Raises ValueError,
+    naming the catchment, when a period is too short.
     """
     record = fitting.record_of(settings, store, catchment, start, end)
     batch = batch_of([found], settings)
@@ -92,19 +97,18 @@ def learn(
     hours = np.flatnonzero(unseen)
     if not hours.size:
         raise ValueError(f"{catchment.id}: there is nothing to validate on; end later than validation starts")
-    middle = record.hours >= record.hours[hours[hours.size // 2]]
-    parts = (record.scored & ~unseen, unseen & ~middle, unseen & middle)
+    parts = (record.scored & ~unseen, unseen)
     area = catchment.area_km2
     try:
-        taught, *halves = (_stretch(record, states, batch, found.correction, part, area) for part in parts)
+        taught, untaught = (_stretch(record, states, batch, found.correction, part, area) for part in parts)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
     analysed = states.clone()
-    for part in (taught, *halves):
+    for part in (taught, untaught):
         for moment in part.moments:
             analysed[part.known.starts + moment.hour] = moment.belief.mean[:, 0, : states.shape[1]]
     past = Past(torch.from_numpy(record.forcing), torch.from_numpy(record.observed), analysed)
-    goal, bar = _reference([taught]), _reference(halves)
+    goal, bar = _reference(taught), _reference(untaught)
     nets, seed = effort.networks, settings.filter.seed
     first, last = (int(hour) for hour in np.flatnonzero(parts[0])[[0, -1]])
     series, rows = gains.windows(past, batch, first, last, nets, seed)
@@ -124,17 +128,8 @@ def learn(
     plan = Plan(effort.steps, effort.windows, gains.LENGTH, lengths, rates, DECAY, every=EVERY, patience=6, seed=seed)
     begun = lstm.initial(scales, stores, range(seed, seed + nets))
     weights, state = training.train(begun, task, plan, checkpoint, lambda f, text: progress(0.9 * f, text))
-    ratios = {}
-    for share in SHARES:
-        beside = _beside(batch, weights, share)
-        errors = [_errors(_rows(beside, part.known), part.known) for part in halves]
-        ratios[share] = np.concatenate(errors) / bar.runoff.numpy()  # (half, 24)
-    best = min(SHARES, key=lambda share: float(ratios[share].mean()))
-    if best > 0.0 and not (ratios[best].mean(1) < ratios[0.0].mean(1)).all():
-        best = 0.0
-    spread, _ = fitting.judged(_rows(_beside(batch, weights, best), taught.known), taught.known)
-    means = {share: each.mean(0) for share, each in ratios.items()}
-    return Lesson(weights, best, spread, means, int(state.skipped.sum()))
+    judged = fitting.judged(_rows(_beside(batch, weights), untaught.known), untaught.known, found.correction, area)
+    return Lesson(weights, judged, bar.runoff.numpy(), int(state.skipped.sum()))
 
 
 class _Stretch(NamedTuple):
@@ -149,39 +144,30 @@ class _Stretch(NamedTuple):
 def _stretch(
     record: Record, states: Tensor, batch: Batch, fitted: Correction, part: np.ndarray, area: float
 ) -> _Stretch:
-    known = tuning.past(record.forcing, record.observed, states, part)
+    flow = runoff(record.model, batch.parameters[0, 0].numpy(), states)
+    known = tuning.past(record.forcing, record.observed, states, flow, part)
     rows = _rows(batch, known)
     moments, _ = tuning.analyses(rows, known, 1)
-    scored = moments[:: tuning.EVERY]
-    issue = np.concatenate([known.starts + moment.hour for moment in scored])
-    real = record.observed[issue[:, None] + LEADS]
-    flow = runoff(record.model, batch.parameters[0, 0].numpy(), states)
-    own = [tuning.squared_errors(rows, known, scored, of) for of in (torch.clone, gains.root)]
-    errors = {"filter": np.concatenate(own)}
-    for name in BASELINES:
-        forecast = fitting.corrected(name, fitted, record, flow, area, issue)
-        errors[name] = np.stack([np.nanmean((of(forecast) - of(real)) ** 2, 0) for of in (np.abs, np.sqrt)])
+    found = tuning.forecasts(rows, known, moments[:: tuning.EVERY], known.forcing)
+    every = fitting.candidates(found, known, fitted, area)
+    errors = {
+        name: np.stack([np.nanmean((of(values) - of(found.observed)) ** 2, 1) for of in (np.abs, np.sqrt)])
+        for name, values in every.items()
+    }
     return _Stretch(known, moments, errors)
 
 
-def _reference(parts: Sequence[_Stretch]) -> Reference:
+def _reference(part: _Stretch) -> Reference:
     """The least error of all classical forecasts, for every lead."""
-    names = parts[0].errors
-    mean = [np.mean([part.errors[name] for part in parts], axis=0) for name in names]
-    return Reference(*torch.from_numpy(np.min(mean, axis=0)))
+    return Reference(*torch.from_numpy(np.min(list(part.errors.values()), axis=0)))
 
 
-def _beside(batch: Batch, weights: Mapping[str, Tensor], share: float) -> Batch:
+def _beside(batch: Batch, weights: Mapping[str, Tensor]) -> Batch:
     """A batch of one with its networks."""
     every = {name: tensor.unsqueeze(0) for name, tensor in weights.items()}
-    trained = Trained(every, torch.full((1, 1), share, dtype=torch.float64))
-    return replace(batch, build=with_networks(batch.build), networks=trained)
+    return replace(batch, build=with_networks(batch.build), networks=Trained(every))
 
 
 def _rows(batch: Batch, known: tuning.Past) -> Batch:
     """The catchment once for every stretch."""
     return batch.rows(np.zeros(known.starts.size, np.int64))
-
-
-def _errors(rows: Batch, known: tuning.Past) -> np.ndarray:
-    return tuning.squared_errors(rows, known, tuning.analyses(rows, known, tuning.EVERY)[0])

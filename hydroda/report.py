@@ -20,7 +20,7 @@ from hydroda.drawing import age, clock, flow, percent
 from hydroda.fields import GOOD, UNUSABLE
 from hydroda.publish import ALERT_PROBABILITY
 from hydroda.units import HOUR
-from hydroda.verification import FORCINGS, LABELS, METHODS, SHOWN
+from hydroda.verification import FORCINGS, LABELS, SHOWN
 
 LATE = 2.0  # hours after which a cycle is old: the next one should have been there
 PANELS = 8  # stations per figure of scores, so that a hundred stations are many small figures
@@ -181,7 +181,8 @@ def _scores(scores: xr.Dataset, names: Mapping[str, str]) -> dict[str, Any]:
     for station in map(str, stations):
         nse = scores.nse.sel(station=station, forecast_period=leads)
         marks = verification.best(nse)
-        lines = {LABELS[m]: _line(nse.sel({"method": m}), marks.sel({"method": m})) for m in METHODS}
+        methods = [str(method) for method in nse.method.values]
+        lines = {LABELS[m]: _line(nse.sel({"method": m}), marks.sel({"method": m})) for m in methods}
         title = f"{names[station]} ({station})" if names.get(station, station) != station else station
         tables.append((title, verification.sample(scores, station), lines))
     return {

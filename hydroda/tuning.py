@@ -8,6 +8,7 @@ of forecasts per candidate, a few seconds per generation.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -58,12 +59,13 @@ def levels(model: Model, values: np.ndarray, content: np.ndarray, flow: float) -
 
 @dataclass(frozen=True)
 class Past:
-    """A calibration record: forcing (T, m), runoff (T,) [mm/h] with NaN, open-loop states (T, n) after each hour, and
-    the positions (s,) of the first forecast of each stretch."""
+    """A calibration record: forcing (T, m), runoff (T,) [mm/h] with NaN, open-loop states (T, n) and runoff (T,) after
+    each hour, and the positions (s,) of the first forecast of each stretch."""
 
     forcing: Tensor
     observed: Tensor
     states: Tensor
+    open_loop: Tensor
     starts: np.ndarray
 
     def hours(self, offsets: np.ndarray) -> Tensor:
@@ -71,7 +73,7 @@ class Past:
         return torch.from_numpy(offsets[:, None] + self.starts)
 
 
-def past(forcing: np.ndarray, observed: np.ndarray, states: Tensor, scored: np.ndarray) -> Past:
+def past(forcing: np.ndarray, observed: np.ndarray, states: Tensor, open_loop: np.ndarray, scored: np.ndarray) -> Past:
     """The record cut into stretches that cover the `scored` hours (T,). Raises ValueError when they are too few."""
     inside = np.flatnonzero(scored)
     first, last = inside[0] + SETTLE, inside[-1] - LEADS.size - STRETCH
@@ -81,7 +83,7 @@ def past(forcing: np.ndarray, observed: np.ndarray, states: Tensor, scored: np.n
             "longer calibration period"
         )
     starts = np.unique(np.append(np.arange(first, last, STRETCH), last))
-    return Past(torch.from_numpy(forcing), torch.from_numpy(observed), states, starts)
+    return Past(torch.from_numpy(forcing), torch.from_numpy(observed), states, torch.from_numpy(open_loop), starts)
 
 
 def rows(
@@ -207,16 +209,40 @@ def sized(
     return np.concatenate((factor * values[:errors], values[errors:]))
 
 
-def widths(batch: Batch, known: Past, moments: Sequence[Moment], forcing: Tensor) -> tuple[float, ...]:
-    """Factors (24,) on the spread of log discharge that make the 90 % intervals of a batch of one candidate cover 90 %.
+class Forecasts(NamedTuple):
+    """Forecasts (24, f) of one catchment [mm/h]: the filter's with their variance, those of networks beside it where
+    there are any, the open loop; what was observed (24, f), NaN where missing, and the positions (f,) they are issued
+    at."""
 
-    `moments` come from `analyses`; `forcing` (T, m) is what the lead hours are forecast with.
-    """
-    misses = []
+    of_filter: np.ndarray
+    variance: np.ndarray
+    of_networks: np.ndarray | None
+    open_loop: np.ndarray
+    observed: np.ndarray
+    issue: np.ndarray
+
+
+def forecasts(batch: Batch, known: Past, moments: Sequence[Moment], forcing: Tensor) -> Forecasts:
+    """Those of a batch of one candidate from `moments` of `analyses`, with `forcing` (T, m) in the lead hours."""
+    parts = []
     for wider, moment, hours, at in issues(batch, known, moments):
         ahead = rollout(wider, moment.belief, moment.open_loop, forcing[at], hours)
-        median = ahead.median.clamp(min=NO_FLOW).numpy()
-        observed = np.maximum(known.observed[at].numpy(), NO_FLOW)
-        misses.append(np.abs(np.log(observed / median)) / predictive.spread(median, ahead.variance.numpy()))
-    within = np.nanquantile(np.concatenate(misses, axis=1), SHARE, axis=1)
+        parts.append((ahead.median, ahead.variance, ahead.networks, ahead.open_loop, known.observed[at], at[0] - 1))
+    of_filter, variance, of_networks, open_loop, observed, issue = zip(*parts, strict=True)
+    networks = [each for each in of_networks if each is not None]
+    return Forecasts(
+        torch.cat(of_filter, 1).numpy(),
+        torch.cat(variance, 1).numpy(),
+        torch.cat(networks, 1).numpy() if networks else None,
+        torch.cat(open_loop, 1).numpy(),
+        torch.cat(observed, 1).numpy(),
+        torch.cat(issue).numpy(),
+    )
+
+
+def widths(median: np.ndarray, variance: np.ndarray, observed: np.ndarray) -> tuple[float, ...]:
+    """Factors (24,) on the spread of log discharge that make 90 % intervals about medians (24, f) cover 90 %."""
+    median, observed = np.maximum(median, NO_FLOW), np.maximum(observed, NO_FLOW)
+    misses = np.abs(np.log(observed / median)) / predictive.spread(median, variance)
+    within = np.nanquantile(misses, SHARE, axis=1)
     return tuple(float(x) for x in within / norm.ppf(0.5 + SHARE / 2))

@@ -6,7 +6,7 @@ the verifying observation, all its quantiles and every baseline are there: metho
 """
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,17 @@ from scores import continuous
 
 from hydroda import __version__, correction, predictive
 from hydroda.attributes import UNKNOWN
+from hydroda.choice import FILTER, NETWORKS
 from hydroda.correction import BASELINES, Correction
 from hydroda.schema import quantile_name
 from hydroda.units import HOUR, iso
 
+OWN = (FILTER, NETWORKS)  # parts of a forecast, scored beside it where an archive has them and they are not all of it
 METHODS = ("forecast", *BASELINES)
 LABELS = {
     "forecast": "forecast",
+    FILTER: "filter alone",
+    NETWORKS: "networks alone",
     "persistence": "persistence",
     "climatology": "climatology",
     "open_loop": "open loop",
@@ -92,8 +96,9 @@ def verify(archives: Iterable[xr.Dataset], observed: xr.DataArray, corrections: 
         lacking = [station for station in stations if station not in known]
         if lacking:
             raise KeyError(f"no {what} for {', '.join(lacking)}, which the archive has forecasts for")
+    own = tuple(name for name in OWN if _tells(archive, f"discharge_{name}"))
     parts = [
-        _station(archive.sel(station=[s]), _verifying(archive, observed.sel(station=s)), corrections[s])
+        _station(archive.sel(station=[s]), _verifying(archive, observed.sel(station=s)), corrections[s], own)
         for s in stations
     ]
     scores = xr.concat(parts, "station")[[*BY_METHOD, *OF_FORECAST, *COUNTS]].assign_coords(station=stations)
@@ -115,14 +120,15 @@ def pool(archives: Iterable[xr.Dataset]) -> xr.Dataset:
 
     Raises ValueError when there is none, an issue time repeats, or domain, forcing, model or filter differ.
     """
-    kept, first = [], None
+    archives, kept, first = list(archives), [], None
+    own = [name for name in (f"discharge_{n}" for n in OWN) if all(name in archive for archive in archives)]
     for archive in archives:
         told = {key: str(archive.attrs.get(key, UNKNOWN)) for key in SAME}
         first = first or told
         for key in SAME:
             if told[key] != first[key]:
                 raise ValueError(f"archives differ in {key}: {first[key]!r} and {told[key]!r}; verify them apart")
-        series = [*SERIES, *(["observation_age"] if "observation_age" in archive else [])]
+        series = [*SERIES, *own, *(["observation_age"] if "observation_age" in archive else [])]
         kept.append(archive[series].drop_attrs(deep=False))
     if first is None:
         raise ValueError("no archives to verify: make hindcasts of the period first")
@@ -137,6 +143,11 @@ def pool(archives: Iterable[xr.Dataset]) -> xr.Dataset:
     return pooled
 
 
+def _tells(archive: xr.Dataset, name: str) -> bool:
+    """Whether a part of the forecast is there and not all of it."""
+    return name in archive and bool((archive[name].notnull() & (archive[name] != archive["discharge"])).any())
+
+
 def _verifying(archive: xr.Dataset, observed: xr.DataArray) -> xr.DataArray:
     """Observations (F, L) of one station at the valid times of the archive; missing where there is no record."""
     issue, lead = archive.forecast_reference_time, archive.forecast_period
@@ -146,11 +157,13 @@ def _verifying(archive: xr.Dataset, observed: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(values, {issue.name: issue.values, lead.name: lead.values}, DIMS[:2])
 
 
-def _station(archive: xr.Dataset, observed: xr.DataArray, fitted: Correction) -> xr.Dataset:
+def _station(archive: xr.Dataset, observed: xr.DataArray, fitted: Correction, own: Sequence[str]) -> xr.Dataset:
     """All scores of one station: archive (F, L, 1), observations (F, L)."""
     bounds = {name: archive[name].squeeze("station", drop=True).astype(np.float64) for name in BOUNDS}
-    forecasts = _methods(archive, fitted)
-    complete = forecasts.notnull().all("method") & np.logical_and.reduce([b.notnull() for b in bounds.values()])
+    forecasts = _methods(archive, fitted, own)
+    there = forecasts.notnull()
+    elsewhere = ~there.any(DIMS[:2]) & forecasts["method"].isin(own)  # another station has networks, this one has not
+    complete = (there | elsewhere).all("method") & np.logical_and.reduce([b.notnull() for b in bounds.values()])
     seen = observed.notnull()
     sample = complete & seen
     over = "forecast_reference_time"
@@ -170,9 +183,10 @@ def _station(archive: xr.Dataset, observed: xr.DataArray, fitted: Correction) ->
     return scores.transpose("method", "forecast_period").expand_dims(station=archive.station.values, axis=-1)
 
 
-def _methods(archive: xr.Dataset, fitted: Correction) -> xr.DataArray:
-    """Forecast and baselines of one station, (method, F, L)."""
-    arrays = {name: archive[name].transpose(*DIMS, missing_dims="ignore").values.astype(np.float64) for name in SERIES}
+def _methods(archive: xr.Dataset, fitted: Correction, own: Sequence[str]) -> xr.DataArray:
+    """Forecast, parts of it and baselines of one station, (method, F, L)."""
+    names = [*SERIES, *(f"discharge_{name}" for name in own)]
+    arrays = {name: archive[name].transpose(*DIMS, missing_dims="ignore").values.astype(np.float64) for name in names}
     age = archive["observation_age"].values if "observation_age" in archive else 0.0
     baselines = [
         correction.apply(
@@ -187,8 +201,9 @@ def _methods(archive: xr.Dataset, fitted: Correction) -> xr.DataArray:
         )
         for name in BASELINES
     ]
-    coords = {"method": list(METHODS), **{dim: archive[dim].values for dim in DIMS[:2]}}
-    return xr.DataArray(np.stack([arrays["discharge"], *baselines])[..., 0], coords, ("method", *DIMS[:2]))
+    coords = {"method": ["forecast", *own, *BASELINES], **{dim: archive[dim].values for dim in DIMS[:2]}}
+    parts = [arrays["discharge"], *(arrays[f"discharge_{name}"] for name in own)]
+    return xr.DataArray(np.stack([*parts, *baselines])[..., 0], coords, ("method", *DIMS[:2]))
 
 
 def _point_scores(forecasts: xr.DataArray, observed: xr.DataArray) -> dict[str, xr.DataArray]:
@@ -306,7 +321,7 @@ def table(scores: xr.Dataset, score: str = "nse", all_leads: bool = False) -> st
         of = scores.sel(station=station, forecast_period=leads)
         lines += ["", str(station), sample(scores, station), f"{'lead [h]':26}" + "".join(f"{h:>8}" for h in leads)]
         marked = best(of[score])
-        for method in METHODS:
+        for method in of.method.values.tolist():
             values, marks = of[score].sel({"method": method}).values, marked.sel({"method": method}).values
             cells = (_number(v, digits) + ("*" if mark else " ") for v, mark in zip(values, marks, strict=True))
             lines.append(f"{LABELS[method]:26}" + "".join(f"{cell:>8}" for cell in cells))

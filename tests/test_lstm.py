@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hydroda import gains, training
-from hydroda.cycle import Batch, Levels
+from hydroda.cycle import Batch, Levels, rollout
 from hydroda.filters import lstm, sigma
 from hydroda.filters.beliefs import mapped, named
 from hydroda.filters.lstm import with_networks
@@ -90,10 +90,9 @@ def begun(made):
     return made.init(x, torch.diag_embed((0.1 * x[:, 0] + 0.01).square()), batch().noise(np.zeros(C, np.int64)))
 
 
-def committee(share: float):
+def committee():
     every = {name: tensor.unflatten(0, (C, SEEDS)) for name, tensor in weights().items()}
-    trained = Trained(every, torch.full((C, 1), share, dtype=torch.float64))
-    return replace(batch(), build=with_networks(sigma.ukf), networks=trained)
+    return replace(batch(), build=with_networks(sigma.ukf), networks=Trained(every))
 
 
 def test_nothing_observed_is_a_forecast_bit_for_bit():
@@ -142,7 +141,7 @@ def test_stores_stay_what_they_can_be_whatever_the_network_says():
 
 
 def test_one_run_is_two_with_a_file_between():
-    for made in (lstm.lstm_gain(batch().system, weights=single()), committee(0.5).filter):
+    for made in (lstm.lstm_gain(batch().system, weights=single()), committee().filter):
         whole, _ = run(made, begun(made), range(T))
         first, _ = run(made, begun(made), range(25))
         kept = built(
@@ -154,17 +153,16 @@ def test_one_run_is_two_with_a_file_between():
 
 
 def test_a_catchment_alone_is_the_catchment_among_others():
-    for share in (0.5, 1.0):
-        every = committee(share)
-        whole, _ = run(every.filter, begun(every.filter), range(30))
-        for c in range(C):
-            alone = every.rows(np.array([c]))
-            belief = mapped(lambda x, c=c: x[c : c + 1], begun(every.filter))
-            for i in range(30):
-                hour = Hour(weather()[i, c][None, None], observed()[i, c][None, None], alone.noise(np.array([i])))
-                belief, _ = alone.filter.step(belief, hour)
-            for a, b in zip(named(whole[-1]).values(), named(belief).values(), strict=True):
-                torch.testing.assert_close(a[c : c + 1], b, rtol=1e-11, atol=1e-12)
+    every = committee()
+    whole, _ = run(every.filter, begun(every.filter), range(30))
+    for c in range(C):
+        alone = every.rows(np.array([c]))
+        belief = mapped(lambda x, c=c: x[c : c + 1], begun(every.filter))
+        for i in range(30):
+            hour = Hour(weather()[i, c][None, None], observed()[i, c][None, None], alone.noise(np.array([i])))
+            belief, _ = alone.filter.step(belief, hour)
+        for a, b in zip(named(whole[-1]).values(), named(belief).values(), strict=True):
+            torch.testing.assert_close(a[c : c + 1], b, rtol=1e-11, atol=1e-12)
 
 
 def test_a_gradient_through_gains_and_a_day_ahead_is_that_of_differences():
@@ -192,25 +190,37 @@ def test_a_gradient_through_gains_and_a_day_ahead_is_that_of_differences():
         torch.testing.assert_close((gradient * direction).sum(), by_differences, rtol=1e-5, atol=1e-8)
 
 
-def test_the_share_decides_whose_forecast_it_is():
+def test_networks_beside_a_filter_leave_it_alone_and_forecast_their_mean():
     own = replace(batch(), build=sigma.ukf)
-    (*_, alone), _ = run(own.filter, begun(own.filter), range(30))
-    ahead = {}
-    for share in (0.0, 0.5, 1.0):
-        made = committee(share).filter
-        (*_, belief), updates = run(made, begun(made), range(30))
-        z = made.system.move(belief.mean, weather()[30].unsqueeze(1))
-        ahead[share] = made.system.see(z)[:, 0, 0]
-        assert torch.equal(belief.state.mean, alone.mean) and torch.equal(belief.cov, alone.cov)
-        assert torch.isfinite(updates[-1].innovation_cov).all()
-    x = own.system.move(alone.mean, weather()[30].unsqueeze(1))
-    torch.testing.assert_close(ahead[0.0], own.system.see(x)[:, 0, 0])
-    torch.testing.assert_close(ahead[0.5], 0.5 * (ahead[0.0] + ahead[1.0]))
-    assert (ahead[1.0] - ahead[0.0]).abs().min() > 0.0
+    (*_, alone), before = run(own.filter, begun(own.filter), range(30))
+    beside = committee()
+    (*_, belief), updates = run(beside.filter, begun(beside.filter), range(30))
+    assert torch.equal(belief.state.mean, alone.mean) and torch.equal(belief.cov, alone.cov)
+    assert torch.equal(updates[-1].innovation, before[-1].innovation)
+    ahead = weather()[30 : 30 + LEADS.size]
+    plain, both = (
+        rollout(made, end, begun(own.filter).mean, ahead, np.full(C, 30))
+        for made, end in ((own, alone), (beside, belief))
+    )
+    torch.testing.assert_close(plain.median, both.median)
+    torch.testing.assert_close(plain.variance, both.variance)
+    torch.testing.assert_close(plain.open_loop, both.open_loop)
+    assert plain.networks is None
+    each = []
+    for i in range(SEEDS):
+        made = lstm.lstm_gain(batch().system, weights={name: tensor[i::SEEDS] for name, tensor in weights().items()})
+        (*_, end), _ = run(made, begun(made), range(30))
+        x, flow = end.mean, []
+        for u in ahead:
+            x = made.system.move(x, u.unsqueeze(1))
+            flow.append(made.system.see(x)[:, 0, 0])
+        each.append(torch.stack(flow))
+    torch.testing.assert_close(both.networks, torch.stack(each).mean(0))
+    assert (each[0] - each[1]).abs().max() > 0.0
 
 
 def test_a_suspect_observation_is_none_for_a_network():
-    made = committee(0.5).filter
+    made = committee().filter
     (*_, belief), _ = run(made, begun(made), range(10))
     noise = batch().noise(np.full(C, 10))
     hour = Hour(weather()[10].unsqueeze(1), observed()[10].unsqueeze(-1), noise, torch.full((C, 1), 9.0).double())
@@ -228,10 +238,10 @@ def test_networks_are_asked_for():
 
 
 def test_rows_of_trained_networks_are_theirs():
-    trained = committee(0.5).networks
+    trained = committee().networks
     some = trained.rows(torch.tensor([2, 0, 2])).rows(torch.tensor([1, 0]))
     assert torch.equal(some["error"], trained["error"].unflatten(0, (C, SEEDS))[[0, 2]].flatten(0, 1))
-    assert some.share.shape == (2, 1) and some.seeds == SEEDS
+    assert some.seeds == SEEDS
 
 
 def test_training_learns_what_is_wrong(tmp_path, monkeypatch):

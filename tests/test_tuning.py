@@ -25,7 +25,8 @@ def past() -> tuning.Past:
     p = MODEL.defaults[0, 0].numpy()
     states = open_loop(MODEL, p, forcing)
     runoff = MODEL.discharge(states.unsqueeze(1), MODEL.defaults)[:, 0, 0].numpy()
-    return tuning.past(forcing, 1.3 * runoff * np.exp(0.03 * rng.normal(size=HOURS)), states, np.ones(HOURS, bool))
+    observed = 1.3 * runoff * np.exp(0.03 * rng.normal(size=HOURS))
+    return tuning.past(forcing, observed, states, runoff, np.ones(HOURS, bool))
 
 
 def levels() -> np.ndarray:
@@ -70,5 +71,5 @@ def test_a_filter_forecasts_better_than_no_filter_and_every_candidate_is_judged_
 def test_a_record_too_short_is_refused():
     few = np.arange(HOURS) < 700
     with pytest.raises(ValueError, match="700 hours to tune a filter on, 984"):
-        tuning.past(past().forcing.numpy(), past().observed.numpy(), past().states, few)
+        tuning.past(past().forcing.numpy(), past().observed.numpy(), past().states, past().open_loop.numpy(), few)
     assert torch.isfinite(past().states).all()

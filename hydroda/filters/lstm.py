@@ -174,11 +174,11 @@ def lstm_gain(system: System, *, weights: Mapping[str, Tensor]) -> Filter:
 
 
 def with_networks(filter_beside: Build) -> Build:
-    """A filter beside the networks that were trained for these catchments, which have a share in the forecast.
+    """A filter, and beside it the networks that were trained for these catchments.
 
-    The state is [of the filter, of network 1, of network 2, …]. Its discharge is (1 − share) times the filter's and
-    share times the mean of the networks'. Spread, gain and likelihood are the filter's, innovations those of the whole.
-    A suspect observation is none for a network. Raises ValueError where nothing was trained.
+    The state is [of the filter, of network 1, of network 2, …]. What is seen of it is what the filter sees; `beside` of
+    the system is the mean of the networks, and a forecast may be of either or both. A suspect observation is none for a
+    network. Raises ValueError where nothing was trained.
     """
 
     def made(system: System) -> Filter:
@@ -187,7 +187,6 @@ def with_networks(filter_beside: Build) -> Build:
             raise ValueError("lstm.with_networks: nothing was trained for these catchments; hydroda train does it")
         inner, world, seeds = filter_beside(system), with_output_error(system), trained.seeds
         learned = lstm_gain(_repeated(system, seeds), weights=trained)
-        share = trained.share.unsqueeze(1)
         assert world.stores is not None
         width = world.stores.shape[-1]
 
@@ -202,9 +201,10 @@ def with_networks(filter_beside: Build) -> Build:
             return torch.cat((inner.system.move(own, forcing), moved), -1)
 
         def see(z: Tensor) -> Tensor:
-            own, theirs = parts(z)
-            mean = world.see(theirs).reshape(*z.shape[:2], seeds).mean(-1, keepdim=True)
-            return (1.0 - share) * inner.system.see(own) + share * mean
+            return inner.system.see(parts(z)[0])
+
+        def beside(z: Tensor) -> Tensor:
+            return world.see(parts(z)[1]).reshape(*z.shape[:2], seeds).mean(-1, keepdim=True)
 
         def init(mean: Tensor, cov: Tensor, noise: Noise) -> Committee:
             begun = learned.init(mean.repeat_interleave(seeds, 0), cov.repeat_interleave(seeds, 0), noise)
@@ -218,17 +218,14 @@ def with_networks(filter_beside: Build) -> Build:
             return _joined(inner.forecast(belief.state, hour), theirs, seeds)
 
         def observe(belief: Committee) -> Predicted:
-            return inner.observe(belief.state)._replace(mean=see(belief.mean)[:, 0])
+            return inner.observe(belief.state)
 
         def step(belief: Committee, hour: Hour) -> tuple[Committee, Update]:
-            expected = see(move(belief.mean, hour.forcing))[:, 0]
             state, update = inner.step(belief.state, hour)
             theirs, _ = learned.step(_rows(belief), _told(hour, seeds))
-            innovation = torch.where(update.seen, hour.observation - expected, 0.0)
-            predicted = update.predicted._replace(mean=expected)
-            return _joined(state, theirs, seeds), update._replace(innovation=innovation, predicted=predicted)
+            return _joined(state, theirs, seeds), update
 
-        whole = replace(system, move=move, see=see, stores=None, unknowns=None, networks=None)
+        whole = replace(system, move=move, see=see, stores=None, unknowns=None, networks=None, beside=beside)
         return Filter(whole, init, forecast, observe, step)
 
     return made

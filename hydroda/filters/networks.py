@@ -52,14 +52,14 @@ def weights(layers: Iterable[Layer], seeds: Iterable[int], **fixed: Tensor) -> d
 
 
 class Trained(Mapping[str, Tensor]):
-    """Weights of the networks of catchments by name (c·s, …), and the `share` (c, 1) the networks have in a forecast.
+    """Weights of the networks of catchments by name (c·s, …).
 
     They are picked from those of all catchments (all, s, …) when they are asked for: a thousand issue times that are
     rolled out side by side never need them.
     """
 
-    def __init__(self, every: Mapping[str, Tensor], share: Tensor, index: Tensor | None = None) -> None:
-        self.every, self.share, self.index = every, share, index
+    def __init__(self, every: Mapping[str, Tensor], index: Tensor | None = None) -> None:
+        self.every, self.index = every, index
 
     @property
     def seeds(self) -> int:
@@ -68,7 +68,7 @@ class Trained(Mapping[str, Tensor]):
 
     def rows(self, at: Tensor) -> "Trained":
         """Those of the catchments at these positions."""
-        return Trained(self.every, self.share[at], at if self.index is None else self.index[at])
+        return Trained(self.every, at if self.index is None else self.index[at])
 
     def __getitem__(self, name: str) -> Tensor:
         values = self.every[name]

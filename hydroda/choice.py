@@ -1,0 +1,72 @@
+"""Which forecast is issued at each lead: the filter's, that of networks beside it, the mean of both, or the open loop
+with a corrected error, whichever was best in the past.
+
+A filter that is best at twelve hours may be beaten at one by the last error, carried on; that is published then.
+Arrays of discharge [m³/s] are (F, 24, S): issue times, leads, stations.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hydroda import correction
+from hydroda.correction import Correction
+from hydroda.schema import LEADS
+
+FILTER, NETWORKS, BOTH = "filter", "networks", "filter_and_networks"
+CORRECTIONS = ("open_loop", "decaying_error", "ar1_error", "ar1_log_error")
+METHODS = (FILTER, NETWORKS, BOTH, *CORRECTIONS)
+
+
+def candidates(
+    of_filter: np.ndarray,
+    of_networks: np.ndarray | None,
+    open_loop: np.ndarray,
+    corrections: Sequence[Correction],
+    observed_at_issue: np.ndarray,
+    open_loop_at_issue: np.ndarray,
+    age_hours: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """What could be issued, by method; the newest observation, its open loop and its age are (F, S), as in
+    `correction.apply`."""
+    found = {FILTER: of_filter}
+    if of_networks is not None:
+        found |= {NETWORKS: of_networks, BOTH: 0.5 * (of_filter + of_networks)}
+    issue = np.zeros(len(of_filter), "datetime64[ns]")  # no correction depends on the season
+    at_issue = observed_at_issue, open_loop_at_issue, age_hours
+    return found | {
+        name: correction.apply(name, corrections, issue, LEADS, open_loop, *at_issue) for name in CORRECTIONS
+    }
+
+
+def best(errors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """The method (24,) for each lead from mean squared errors (part, 24) of all in several parts of the past.
+
+    It is the filter's, unless another has less error in every part; of several such the one with the least on average.
+    """
+    own = errors[FILTER]
+    better = {name: each for name, each in errors.items() if name != FILTER}
+    chosen = []
+    for lead in range(LEADS.size):
+        fit = [name for name, each in better.items() if (each[:, lead] < own[:, lead]).all()]
+        chosen.append(min(fit, key=lambda name: float(better[name][:, lead].mean()), default=FILTER))
+    return tuple(chosen)
+
+
+def picked(forecasts: Mapping[str, np.ndarray], names: np.ndarray) -> np.ndarray:
+    """The forecast (F, 24, S) of the methods named (24, S); where one has none, the filter's."""
+    found = forecasts[FILTER].copy()
+    for name, values in forecasts.items():
+        found = np.where((names == name) & np.isfinite(values), values, found)
+    return found
+
+
+def told(names: Sequence[str]) -> str:
+    """Methods by lead in words: "filter to 6 h, then decaying error"."""
+    parts: list[tuple[str, int]] = []
+    for name, lead in zip(names, LEADS, strict=True):
+        if parts and parts[-1][0] == name:
+            parts.pop()
+        parts.append((name, int(lead)))
+    words = [f"{name.replace('_', ' ')} to {lead} h" for name, lead in parts]
+    return ", ".join(words)

@@ -1,0 +1,73 @@
+"""What is issued at each lead: the candidates, who is chosen, and what happens where one has nothing to say."""
+
+import numpy as np
+import pytest
+
+from hydroda import choice, correction
+from hydroda.choice import BOTH, FILTER, METHODS, NETWORKS
+from hydroda.correction import Correction
+from hydroda.schema import LEADS
+
+FITTED = Correction((1.0,) * 366, 6.0, 0.1, 0.9, 0.01, 0.0, 0.8)
+F, S = 4, 2
+RANDOM = np.random.default_rng(3)
+FLOW, NETS, OPEN = (RANDOM.uniform(1.0, 9.0, (F, LEADS.size, S)) for _ in range(3))
+SEEN, MODELLED, AGE = RANDOM.uniform(1.0, 9.0, (F, S)), RANDOM.uniform(1.0, 9.0, (F, S)), np.zeros((F, S))
+
+
+def every(networks=NETS):
+    return choice.candidates(FLOW, networks, OPEN, [FITTED, FITTED], SEEN, MODELLED, AGE)
+
+
+def test_candidates_are_the_filter_the_networks_their_mean_and_the_corrections():
+    found = every()
+    assert tuple(found) == METHODS
+    np.testing.assert_array_equal(found[BOTH], (FLOW + NETS) / 2)
+    decay = np.exp(-LEADS / 6.0)[:, None]
+    np.testing.assert_allclose(
+        found["decaying_error"], np.maximum(OPEN + decay * (SEEN - MODELLED)[:, None], 0.0), rtol=1e-12
+    )
+    assert set(every(None)) == set(METHODS) - {NETWORKS, BOTH}
+    assert set(choice.CORRECTIONS) < set(correction.BASELINES)
+
+
+def errors(**values):
+    """Mean squared errors in two parts, the same at all leads; 1 for the filter."""
+    return {FILTER: np.ones((2, LEADS.size))} | {
+        name: np.array(parts)[:, None] * np.ones(LEADS.size) for name, parts in values.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ({}, FILTER),
+        ({"open_loop": (2.0, 2.0)}, FILTER),
+        ({NETWORKS: (0.2, 1.01)}, FILTER),  # better on average, worse in a part
+        ({NETWORKS: (0.9, 0.8), "decaying_error": (0.85, 0.9)}, NETWORKS),
+        ({NETWORKS: (0.9, 0.9), BOTH: (0.7, 0.8), "ar1_error": (0.1, 1.5)}, BOTH),
+        ({NETWORKS: (np.nan, 0.1)}, FILTER),
+    ],
+)
+def test_another_than_the_filter_must_be_better_in_every_part(others, expected):
+    assert choice.best(errors(**others)) == (expected,) * LEADS.size
+
+
+def test_every_lead_is_chosen_for_itself():
+    both = errors(decaying_error=(0.5, 0.5))
+    both["decaying_error"][:, 3:] = 2.0
+    names = choice.best(both)
+    assert names == ("decaying_error",) * 3 + (FILTER,) * 21
+    assert choice.told(names) == "decaying error to 3 h, filter to 24 h"
+
+
+def test_what_has_nothing_to_say_leaves_it_to_the_filter():
+    found = every()
+    found[NETWORKS] = np.where(np.arange(F)[:, None, None] == 1, np.nan, found[NETWORKS])
+    names = np.full((LEADS.size, S), NETWORKS)
+    names[5:, 1] = "open_loop"
+    issued = choice.picked(found, names)
+    np.testing.assert_array_equal(issued[0, :, 0], NETS[0, :, 0])
+    np.testing.assert_array_equal(issued[1, :, 0], FLOW[1, :, 0])
+    np.testing.assert_array_equal(issued[:, 5:, 1], OPEN[:, 5:, 1])
+    np.testing.assert_array_equal(choice.picked(every(None), names)[:, :5], FLOW[:, :5])
