@@ -64,7 +64,7 @@ def test_every_lead_is_chosen_for_itself():
 def test_what_has_nothing_to_say_leaves_it_to_the_filter():
     found = every()
     found[NETWORKS] = np.where(np.arange(F)[:, None, None] == 1, np.nan, found[NETWORKS])
-    names = np.full((LEADS.size, S), NETWORKS)
+    names = np.full((LEADS.size, S), NETWORKS, object)
     names[5:, 1] = "open_loop"
     issued = choice.picked(found, names)
     np.testing.assert_array_equal(issued[0, :, 0], NETS[0, :, 0])
