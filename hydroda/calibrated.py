@@ -30,7 +30,8 @@ class Taught:
 class Calibrated:
     """One catchment: parameters by name; errors by state, and of the gauge [mm/h], as (share, base); by forcing of the
     lead hours, what is issued at each lead (24,), as in `choice`, and factors (24,) on the spread of the filter; what
-    is believed of its gauge and its weather; its baselines; networks that were trained for it.
+    is believed of its gauge and its weather; its baselines; networks that were trained for it; memory [h] of the
+    residual of an analysis in forecasts, 0 for none.
 
     `report` says on what and how well it was calibrated; nothing is computed from it.
     """
@@ -47,6 +48,7 @@ class Calibrated:
     correction: Correction
     report: dict[str, Any]
     taught: Taught | None = None
+    residual_hours: float = 0.0
 
     def content(self) -> dict[str, Any]:
         """For a JSON file."""

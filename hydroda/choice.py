@@ -22,16 +22,24 @@ def candidates(
     of_filter: np.ndarray,
     of_networks: np.ndarray | None,
     open_loop: np.ndarray,
+    residual_hours: np.ndarray,
     corrections: Sequence[Correction],
     observed_at_issue: np.ndarray,
     open_loop_at_issue: np.ndarray,
+    analysis_at_issue: np.ndarray,
     age_hours: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """What could be issued, by method; the newest observation, its open loop and its age are (F, S), as in
-    `correction.apply`."""
-    found = {FILTER: of_filter}
+    """What could be issued, by method. The newest observation, open loop and analysis of its hour, and its age are
+    (F, S), as in `correction.apply`.
+
+    To the run of the model from the analysis what is left of the residual of that is added (observation less analysis,
+    with a memory (S,) of `residual_hours`): a gain that is good for a day leaves the first hours to it.
+    """
+    residual = observed_at_issue - analysis_at_issue
+    left = correction.left(age_hours[:, None] + LEADS[:, None], residual_hours)
+    found = {FILTER: np.maximum(of_filter + np.where(np.isfinite(residual), residual, 0.0)[:, None] * left, 0.0)}
     if of_networks is not None:
-        found |= {NETWORKS: of_networks, BOTH: 0.5 * (of_filter + of_networks)}
+        found |= {NETWORKS: of_networks, BOTH: 0.5 * (found[FILTER] + of_networks)}
     issue = np.zeros(len(of_filter), "datetime64[ns]")  # no correction depends on the season
     at_issue = observed_at_issue, open_loop_at_issue, age_hours
     return found | {

@@ -107,6 +107,12 @@ def apply(
     return np.maximum(forecast, 0.0)
 
 
+def left(hours: np.ndarray, memory_hours: np.ndarray | float) -> np.ndarray:
+    """The share exp(−hours / memory) that is left of an error, none of one without a memory."""
+    memory = np.asarray(memory_hours, float)
+    return np.where(memory > 0.0, np.exp(-hours / np.where(memory > 0.0, memory, 1.0)), 0.0)
+
+
 def day_of_year(time: np.ndarray) -> np.ndarray:
     """0 … 365: the day in a leap year on which the hour that ends at `time` began. 1 March is 60 in every year."""
     day = (time - HOUR).astype("datetime64[D]")

@@ -104,8 +104,8 @@ def fit(
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
     baseline = _square_errors(baselines, record, open_loop, catchment.area_km2)
-    batch = _filter(settings, record.model, fitted.parameters, past, baseline, effort, progress)
-    found = judged(batch, past, baselines, catchment.area_km2)
+    batch, memory = _filter(settings, record.model, fitted.parameters, past, baseline, effort, progress)
+    found = judged(batch, past, baselines, catchment.area_km2, memory)
     progress(1.0, "done")
     names, own = [p.name for p in record.model.parameters], batch.parameters[0, 0].tolist()
     return Calibrated(
@@ -119,6 +119,7 @@ def fit(
         limits=record.limits,
         climate=record.climate,
         correction=baselines,
+        residual_hours=memory,
         report=_report(settings, start, end, fitted, found, baseline, record.observed[scored]),
     )
 
@@ -152,8 +153,8 @@ def _filter(
     baseline: np.ndarray,
     effort: Effort,
     progress: Progress,
-) -> Batch:
-    """The filter of the settings with its error levels, as a batch of one."""
+) -> tuple[Batch, float]:
+    """The filter of the settings with its error levels, a row for each stretch, and the memory [h] of residuals."""
     build = build_filter(settings)
     generations, population = effort.filter
     levels = tuning.tune(
@@ -168,10 +169,12 @@ def _filter(
         progress=lambda fraction, text: progress(0.5 + 0.45 * fraction, text),
     )
     levels = tuning.sized(model, build, parameters, past, levels)
-    return tuning.rows(model, build, parameters, past, levels[None])
+    batch = tuning.rows(model, build, parameters, past, levels[None])
+    found = tuning.squares(batch, past, tuning.analyses(batch, past, tuning.EVERY)[0])
+    return batch, float(tuning.residual_memory(found, baseline)[0][0])
 
 
-def judged(batch: Batch, past: tuning.Past, fitted: Correction, area: float) -> Judged:
+def judged(batch: Batch, past: tuning.Past, fitted: Correction, area: float, residual_hours: float) -> Judged:
     """What a catchment, with a row of the batch for every stretch of its past, forecasts best with.
 
     A method other than the filter must be better in both halves of the past.
@@ -182,7 +185,7 @@ def judged(batch: Batch, past: tuning.Past, fitted: Correction, area: float) -> 
     names, spread, errors = {}, {}, {}
     for weather, forcing in (("observed", past.forcing), ("none", dry)):
         found = tuning.forecasts(batch, past, moments, forcing)
-        every = candidates(found, past, fitted, area)
+        every = candidates(found, past, fitted, area, residual_hours)
         square = {name: (values - found.observed) ** 2 for name, values in every.items()}
         later = found.issue > np.median(found.issue)
         halves = {
@@ -196,7 +199,9 @@ def judged(batch: Batch, past: tuning.Past, fitted: Correction, area: float) -> 
     return Judged(names, spread, errors["observed"])
 
 
-def candidates(found: tuning.Forecasts, past: tuning.Past, fitted: Correction, area: float) -> dict[str, np.ndarray]:
+def candidates(
+    found: tuning.Forecasts, past: tuning.Past, fitted: Correction, area: float, residual_hours: float
+) -> dict[str, np.ndarray]:
     """All forecasts that could be issued, (24, f) [mm/h] by method."""
 
     def discharge(runoff: np.ndarray) -> np.ndarray:
@@ -207,9 +212,11 @@ def candidates(found: tuning.Forecasts, past: tuning.Past, fitted: Correction, a
         discharge(found.of_filter),
         None if found.of_networks is None else discharge(found.of_networks),
         discharge(found.open_loop),
+        np.array([residual_hours]),
         [fitted],
         observed,
         open_loop,
+        m3_per_second(found.analysis[:, None], area),
         np.zeros((found.issue.size, 1)),
     )
     return {name: values[..., 0].T / m3_per_second(1.0, area) for name, values in every.items()}

@@ -61,10 +61,12 @@ def _same(before: Rows | None, now: Rows) -> int:
 
 
 class Newest(NamedTuple):
-    """The newest usable observation of stations in a window [m³/s], the open loop of its hour, its age [h]; or NaN."""
+    """The newest usable observation of stations in a window [m³/s], open loop and analysis of its hour, its age [h]; or
+    NaN."""
 
     observed: np.ndarray
     open_loop: np.ndarray
+    analysis: np.ndarray
     age: np.ndarray
 
 
@@ -74,12 +76,15 @@ def newest(group: Group, trail: Trail) -> Newest:
     seen = np.isfinite(trail.rows.observation)
     last = len(seen) - 1 - np.argmax(seen[::-1], axis=0)
     some, column = seen.any(0), np.arange(seen.shape[1])
-    open_loop = np.stack([analysis.open_loop.numpy() for analysis in trail.analyses])
     area = np.array([place.area_km2 for place in group.places])
+
+    def then(hours: Sequence[Tensor]) -> np.ndarray:
+        return m3_per_second(torch.stack(list(hours)).numpy()[last, column], area)
+
     observed = m3_per_second(trail.rows.observation[last, column], area)
-    modelled = m3_per_second(open_loop[last, column], area)
+    open_loop, analysed = then([a.open_loop for a in trail.analyses]), then([a.estimate for a in trail.analyses])
     age = len(seen) - 1.0 - last
-    return Newest(*(np.where(some, part, np.nan) for part in (observed, modelled, age)))
+    return Newest(*(np.where(some, part, np.nan) for part in (observed, open_loop, analysed, age)))
 
 
 class Outlook(NamedTuple):
@@ -120,7 +125,8 @@ def _in_cubic_metres(group: Group, trails: Sequence[Trail], leads: Sequence[Lead
     deviation = apart(rolled.variance.sqrt())
     last = Newest(*(np.stack(part) for part in zip(*(newest(group, trail) for trail in trails), strict=True)))
     corrections = [member.correction for member in group.members]
-    every = choice.candidates(flow, networks, open_loop, corrections, *last)
+    memory = np.array([member.residual_hours for member in group.members])
+    every = choice.candidates(flow, networks, open_loop, memory, corrections, *last)
     # rain that did not come is missing in every later hour
     guessed = np.logical_or.accumulate(np.stack([lead.assumed for lead in leads]), axis=1)
     method, factor = (

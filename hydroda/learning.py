@@ -12,7 +12,6 @@ from torch import Tensor
 from hydroda import choice, fitting, gains, training, tuning
 from hydroda.calibrated import Calibrated
 from hydroda.calibration import open_loop, runoff
-from hydroda.correction import Correction
 from hydroda.cycle import Batch, Moment
 from hydroda.filters import lstm
 from hydroda.filters.lstm import with_networks
@@ -100,7 +99,7 @@ def learn(
     parts = (record.scored & ~unseen, unseen)
     area = catchment.area_km2
     try:
-        taught, untaught = (_stretch(record, states, batch, found.correction, part, area) for part in parts)
+        taught, untaught = (_stretch(record, states, batch, found, part, area) for part in parts)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
     analysed = states.clone()
@@ -128,7 +127,9 @@ def learn(
     plan = Plan(effort.steps, effort.windows, gains.LENGTH, lengths, rates, DECAY, every=EVERY, patience=6, seed=seed)
     begun = lstm.initial(scales, stores, range(seed, seed + nets))
     weights, state = training.train(begun, task, plan, checkpoint, lambda f, text: progress(0.9 * f, text))
-    judged = fitting.judged(_rows(_beside(batch, weights), untaught.known), untaught.known, found.correction, area)
+    judged = fitting.judged(
+        _rows(_beside(batch, weights), untaught.known), untaught.known, found.correction, area, found.residual_hours
+    )
     return Lesson(weights, judged, bar.runoff.numpy(), int(state.skipped.sum()))
 
 
@@ -142,14 +143,14 @@ class _Stretch(NamedTuple):
 
 
 def _stretch(
-    record: Record, states: Tensor, batch: Batch, fitted: Correction, part: np.ndarray, area: float
+    record: Record, states: Tensor, batch: Batch, calibrated: Calibrated, part: np.ndarray, area: float
 ) -> _Stretch:
     flow = runoff(record.model, batch.parameters[0, 0].numpy(), states)
     known = tuning.past(record.forcing, record.observed, states, flow, part)
     rows = _rows(batch, known)
     moments, _ = tuning.analyses(rows, known, 1)
     found = tuning.forecasts(rows, known, moments[:: tuning.EVERY], known.forcing)
-    every = fitting.candidates(found, known, fitted, area)
+    every = fitting.candidates(found, known, calibrated.correction, area, calibrated.residual_hours)
     errors = {
         name: np.stack([np.nanmean((of(values) - of(found.observed)) ** 2, 1) for of in (np.abs, np.sqrt)])
         for name, values in every.items()

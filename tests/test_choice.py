@@ -12,23 +12,35 @@ FITTED = Correction((1.0,) * 366, 6.0, 0.1, 0.9, 0.01, 0.0, 0.8)
 F, S = 4, 2
 RANDOM = np.random.default_rng(3)
 FLOW, NETS, OPEN = (RANDOM.uniform(1.0, 9.0, (F, LEADS.size, S)) for _ in range(3))
-SEEN, MODELLED, AGE = RANDOM.uniform(1.0, 9.0, (F, S)), RANDOM.uniform(1.0, 9.0, (F, S)), np.zeros((F, S))
+SEEN, MODELLED, ANALYSED = (RANDOM.uniform(1.0, 9.0, (F, S)) for _ in range(3))
+AGE = RANDOM.integers(0, 4, (F, S)).astype(float)
 
 
-def every(networks=NETS):
-    return choice.candidates(FLOW, networks, OPEN, [FITTED, FITTED], SEEN, MODELLED, AGE)
+def every(networks=NETS, memory=(0.0, 0.0), seen=SEEN):
+    return choice.candidates(FLOW, networks, OPEN, np.array(memory), [FITTED, FITTED], seen, MODELLED, ANALYSED, AGE)
 
 
 def test_candidates_are_the_filter_the_networks_their_mean_and_the_corrections():
     found = every()
     assert tuple(found) == METHODS
     np.testing.assert_array_equal(found[BOTH], (FLOW + NETS) / 2)
-    decay = np.exp(-LEADS / 6.0)[:, None]
+    decay = np.exp(-(AGE[:, None] + LEADS[:, None]) / 6.0)
     np.testing.assert_allclose(
         found["decaying_error"], np.maximum(OPEN + decay * (SEEN - MODELLED)[:, None], 0.0), rtol=1e-12
     )
     assert set(every(None)) == set(METHODS) - {NETWORKS, BOTH}
     assert set(choice.CORRECTIONS) < set(correction.BASELINES)
+
+
+def test_the_residual_of_the_analysis_fades_from_the_forecast_of_the_filter():
+    unseen = np.where(np.arange(F)[:, None] == 2, np.nan, SEEN)
+    found = every(memory=(5.0, 0.0), seen=unseen)
+    left = np.exp(-(AGE[:, None] + LEADS[:, None]) / 5.0)
+    expected = np.maximum(FLOW + left * (SEEN - ANALYSED)[:, None], 0.0)
+    np.testing.assert_allclose(found[FILTER][[0, 1, 3], :, 0], expected[[0, 1, 3], :, 0], rtol=1e-12)
+    np.testing.assert_array_equal(found[FILTER][2], FLOW[2])
+    np.testing.assert_array_equal(found[FILTER][..., 1], FLOW[..., 1])
+    np.testing.assert_allclose(found[BOTH], (found[FILTER] + NETS) / 2)
 
 
 def errors(**values):

@@ -11,6 +11,7 @@ from hydroda import tuning
 from hydroda.calibration import open_loop
 from hydroda.filters import linear, sigma
 from hydroda.models import hbv
+from hydroda.schema import LEADS
 
 MODEL = hbv.hourly()
 HOURS = 3000
@@ -38,7 +39,7 @@ def judged(values: np.ndarray, build) -> tuple[np.ndarray, np.ndarray]:
     """Mean squared errors (24,) and normalised innovations squared of error levels."""
     rows = tuning.rows(MODEL, build, MODEL.defaults[0, 0].numpy(), past(), values[None])
     moments, nis = tuning.analyses(rows, past(), tuning.EVERY)
-    return tuning.squared_errors(rows, past(), moments)[0], nis.numpy()
+    return tuning.squares(rows, past(), moments).error[0], nis.numpy()
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0])
@@ -63,9 +64,33 @@ def test_a_filter_forecasts_better_than_no_filter_and_every_candidate_is_judged_
     no_filter = np.concatenate((np.full(len(MODEL.states), 1e-9), levels()[len(MODEL.states) :]))
     rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), past(), np.stack((no_filter, levels())))
     moments, _ = tuning.analyses(rows, past(), tuning.EVERY)
-    without, with_filter = tuning.squared_errors(rows, past(), moments)
+    without, with_filter = tuning.squares(rows, past(), moments).error
     assert (with_filter < without).all() and with_filter[0] < 0.2 * without[0]
     np.testing.assert_allclose(judged(levels(), sigma.ukf)[0], with_filter, rtol=1e-12)
+
+
+def test_the_residual_of_an_analysis_is_worth_what_forecasts_with_it_show():
+    rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), past(), levels()[None])
+    moments, _ = tuning.analyses(rows, past(), tuning.EVERY)
+    found = tuning.squares(rows, past(), moments)
+    each = tuning.forecasts(rows, past(), moments, past().forcing)
+    residual = past().observed.numpy()[each.issue] - each.analysis
+    for memory in (0.0, 3.0, 50.0):
+        left = np.exp(-LEADS / memory) if memory else np.zeros(LEADS.size)
+        expected = ((each.of_filter + left[:, None] * residual - each.observed) ** 2).mean(1)
+        np.testing.assert_allclose(found.corrected(np.array([memory]))[0, 0], expected, rtol=1e-6)
+    baseline = np.full(LEADS.size, 0.01)
+    (memory,), (ratio,) = tuning.residual_memory(found, baseline)
+    every = (found.corrected(tuning.MEMORIES) / baseline).mean(-1)[:, 0]
+    assert ratio == every.min() <= every[0] and memory in tuning.MEMORIES
+
+
+def test_a_gain_of_zero_leaves_the_open_loop_with_its_last_error():
+    none = np.concatenate((np.full(len(MODEL.states), 1e-12), levels()[len(MODEL.states) :]))
+    rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), past(), none[None])
+    each = tuning.forecasts(rows, past(), tuning.analyses(rows, past(), tuning.EVERY)[0], past().forcing)
+    np.testing.assert_allclose(each.analysis, past().open_loop.numpy()[each.issue], rtol=1e-6)
+    np.testing.assert_allclose(each.of_filter, each.open_loop, rtol=1e-6)
 
 
 def test_a_record_too_short_is_refused():
