@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from hydroda import netcdf
-from hydroda.fields import DISCHARGE, FLAG_VALUES, MISSING
+from hydroda.fields import DISCHARGE, FLAG_VALUES, METHOD_FLAGS, MISSING
 from hydroda.quality import FAIL
 from hydroda.schema import LEADS, QUANTILES, STATION_ID, quantile_name
 from hydroda.units import HOUR, iso
@@ -97,7 +97,8 @@ def _numbers(ds: xr.Dataset) -> Iterator[str]:
             continue
         values = variable.values
         if "flag_values" in variable.attrs:
-            yield from _where(ds, name, ~np.isin(values, FLAG_VALUES), f"is no flag of {FLAG_VALUES.tolist()}")
+            flags = METHOD_FLAGS if name == "discharge_method" else FLAG_VALUES
+            yield from _where(ds, name, ~np.isin(values, flags), f"is no flag of {flags.tolist()}")
             continue
         if values.dtype != np.float32:
             yield f"{name} is {values.dtype}, expected float32"

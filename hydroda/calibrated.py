@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from hydroda import correction
 from hydroda.choice import METHODS
 from hydroda.correction import Correction
+from hydroda.intervals import CLASSES, Factors
 from hydroda.quality import Limits
 from hydroda.schema import LEADS
 from hydroda.settings import Settings
 from hydroda.weather import Climate
 
-FORMAT = "hydroda calibration 1"
+FORMAT = "hydroda calibration 2"
 GAUGE = "gauge"
 
 
@@ -29,9 +32,9 @@ class Taught:
 @dataclass(frozen=True)
 class Calibrated:
     """One catchment: parameters by name; errors by state, and of the gauge [mm/h], as (share, base); by forcing of the
-    lead hours, what is issued at each lead (24,), as in `choice`, and factors (24,) on the spread of the filter; what
-    is believed of its gauge and its weather; its baselines; networks that were trained for it; memory [h] of the
-    residual of an analysis in forecasts, 0 for none.
+    lead hours, what is issued at each lead (24,), as in `choice`, and factors (class, 24) on the spread of the filter,
+    with the flows [m³/s] between classes as in `intervals`; what is believed of its gauge and its weather; its
+    baselines; networks that were trained for it; memory [h] of the residual of an analysis in forecasts, 0 for none.
 
     `report` says on what and how well it was calibrated; nothing is computed from it.
     """
@@ -42,7 +45,8 @@ class Calibrated:
     parameters: dict[str, float]
     errors: dict[str, tuple[float, float]]
     choice: dict[str, tuple[str, ...]]
-    spread: dict[str, tuple[float, ...]]
+    between: tuple[float, ...]
+    spread: dict[str, Factors]
     limits: Limits
     climate: Climate
     correction: Correction
@@ -69,7 +73,8 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
     try:
         own = {key: value for key, value in content.items() if key != "format"}
         own["errors"] = {name: tuple(pair) for name, pair in own["errors"].items()}
-        own["spread"] = {name: tuple(factors) for name, factors in own["spread"].items()}
+        own["spread"] = {name: tuple(map(tuple, factors)) for name, factors in own["spread"].items()}
+        own["between"] = tuple(own["between"])
         own["choice"] = {name: tuple(methods) for name, methods in own.get("choice", {}).items()}
         own["limits"] = Limits(**own["limits"])
         climate = own["climate"]
@@ -80,9 +85,11 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
         catchment = Calibrated(**own)
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"is incomplete or foreign ({error}): calibrate again") from error
-    if any(len(factors) != LEADS.size for factors in catchment.spread.values()) or "observed" not in catchment.spread:
+    shapes = {np.shape(factors) for factors in catchment.spread.values()} | {(1 + len(catchment.between), LEADS.size)}
+    if shapes != {(CLASSES, LEADS.size)} or "observed" not in catchment.spread:
         raise ValueError(
-            f"spread holds {sorted(catchment.spread)}, expected 24 factors for 'observed': calibrate again"
+            f"spread holds {sorted(catchment.spread)}, expected {CLASSES} classes of 24 factors for 'observed': "
+            "calibrate again"
         )
     for forcing, names in catchment.choice.items():
         if len(names) != LEADS.size or not set(names) <= set(METHODS):

@@ -23,7 +23,6 @@ from hydroda.filters.recipe import Filter, Hour, System, Unknowns
 from hydroda.models.model import Model
 from hydroda.schema import LEADS
 
-NO_FLOW = 1e-9  # mm/h, keeps the logarithm of a dry river finite
 ACCUMULATED = 100  # hours of model error that stores are wrong by at a cold start; the filter settles within days
 
 

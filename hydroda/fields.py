@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from hydroda.choice import METHODS
 from hydroda.schema import LEADS, VARIABLES, SchemaError, check_station_id
 from hydroda.units import HOUR
 
 DISCHARGE = VARIABLES["discharge"].standard_name
 FLAG_VALUES = np.array([1, 2, 3, 4, 9], np.int8)
+METHOD_FLAGS = np.arange(len(METHODS) + 1, dtype=np.int8)
 GOOD, NO_RECENT_OBSERVATION, DEGRADED_FORCING, UNUSABLE, MISSING = FLAG_VALUES
 STATUS_MEANINGS = "good no_recent_observation degraded_forcing unusable missing"
 STATION_COORDINATES = "lat lon station_id station_name"
@@ -181,6 +183,22 @@ def flag(values: np.ndarray, meanings: str, coordinates: str, **attrs: str) -> x
         "coordinates": coordinates,
         "grid_mapping": "crs",
     }
+    return xr.Variable(("time", "station"), np.asarray(values, np.int8), told)
+
+
+def method(values: np.ndarray, reasons: str) -> xr.Variable:
+    """By which method each forecast value was made: 0 none, 1, 2, … those of `choice`."""
+    told = {
+        "long_name": "method of the forecast value",
+        "units": "1",
+        "flag_values": METHOD_FLAGS,
+        "flag_meanings": " ".join(("none", *METHODS)),
+        "coverage_content_type": "auxiliaryInformation",
+        "coordinates": FORECAST_COORDINATES,
+        "grid_mapping": "crs",
+    }
+    if reasons:
+        told["comment"] = reasons
     return xr.Variable(("time", "station"), np.asarray(values, np.int8), told)
 
 

@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hydroda import choice, correction, known, quality, tuning, window
+from hydroda import choice, correction, intervals, known, quality, tuning, window
 from hydroda.calibrated import GAUGE, Calibrated
 from hydroda.calibration import ModelFit, fit_model, runoff
 from hydroda.correction import Correction
 from hydroda.cycle import Batch
 from hydroda.groups import build_filter, build_model
+from hydroda.intervals import Factors
 from hydroda.models.model import Model
 from hydroda.progress import Progress
 from hydroda.quality import Limits
@@ -52,11 +53,12 @@ class Record(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What is issued at each lead, by forcing of the lead hours, factors on its spread likewise, and with the weather
-    as observed the mean squared errors (24,) [mm²/h²] of all methods."""
+    """What is issued at each lead, by forcing of the lead hours; the flows [m³/s] between classes, and factors on the
+    spread of each, likewise; and with the weather as observed the mean squared errors (24,) [mm²/h²] of all methods."""
 
     choice: dict[str, tuple[str, ...]]
-    spread: dict[str, tuple[float, ...]]
+    between: tuple[float, ...]
+    spread: dict[str, Factors]
     errors: dict[str, np.ndarray]
 
     @property
@@ -115,6 +117,7 @@ def fit(
         parameters=dict(zip(names, own, strict=True)),
         errors=_pairs(record.model, batch.levels),
         choice=found.choice,
+        between=found.between,
         spread=found.spread,
         limits=record.limits,
         climate=record.climate,
@@ -183,6 +186,7 @@ def judged(batch: Batch, past: tuning.Past, fitted: Correction, area: float, res
     dry[:, batch.model.forcings.index("precipitation")] = 0.0
     moments, _ = tuning.analyses(batch, past, tuning.EVERY)
     names, spread, errors = {}, {}, {}
+    between: tuple[float, ...] = ()
     for weather, forcing in (("observed", past.forcing), ("none", dry)):
         found = tuning.forecasts(batch, past, moments, forcing)
         every = candidates(found, past, fitted, area, residual_hours)
@@ -194,9 +198,10 @@ def judged(batch: Batch, past: tuning.Past, fitted: Correction, area: float, res
         }
         names[weather] = choice.best(halves)
         issued = choice.picked(every, np.array(names[weather])[:, None])
-        spread[weather] = tuning.widths(issued, found.variance, found.observed)
+        between = between or intervals.cuts(issued)
+        spread[weather] = intervals.factors(issued, found.variance, found.observed, between)
         errors[weather] = {name: np.nanmean(values, 1) for name, values in square.items()}
-    return Judged(names, spread, errors["observed"])
+    return Judged(names, tuple(m3_per_second(np.array(between), area)), spread, errors["observed"])
 
 
 def candidates(

@@ -4,20 +4,21 @@ A `Trail` is the window of a group as the last cycle left it. The next cycle dro
 and computes again only from the first hour of which it knows more than the last cycle did.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hydroda import choice, predictive
-from hydroda.cycle import NO_FLOW, Analysis, Moment, Rollout, assimilate, rollout
+from hydroda import choice, intervals, predictive
+from hydroda.cycle import Analysis, Moment, assimilate, rollout
 from hydroda.fields import DEGRADED_FORCING, GOOD, MISSING, NO_RECENT_OBSERVATION, UNUSABLE
 from hydroda.filters.beliefs import joined
 from hydroda.groups import Group
-from hydroda.schema import LEADS
+from hydroda.ledger import DELAY, Ledger, guarded, learned, noted
+from hydroda.predictive import NO_FLOW
 from hydroda.units import m3_per_second
 from hydroda.window import Lead, Rows
 
@@ -87,80 +88,104 @@ def newest(group: Group, trail: Trail) -> Newest:
     return Newest(*(np.where(some, part, np.nan) for part in (observed, open_loop, analysed, age)))
 
 
+class Prospect(NamedTuple):
+    """What was rolled out for a group at one issue time, (24, c) [m³/s]: forecasts of all methods, the open loop, the
+    filter's standard deviation; where the rain is a guess, what each hour is worth, members (24, N, c)."""
+
+    candidates: dict[str, np.ndarray]
+    open_loop: np.ndarray
+    deviation: np.ndarray
+    guessed: np.ndarray
+    status: np.ndarray
+    members: np.ndarray | None
+
+
 class Outlook(NamedTuple):
     """Discharge of the lead hours of a group (24, c) [m³/s], the spread of its logarithm, the open loop, what each is
-    worth; and by which method of `choice` it was made, with the forecasts of all."""
+    worth; by which method of `choice` it was made, which one was chosen before the ledger was asked, and the forecasts
+    of all."""
 
     median: np.ndarray
     spread: np.ndarray
     open_loop: np.ndarray
     status: np.ndarray
-    members: np.ndarray | None  # (24, N, c)
+    members: np.ndarray | None
     method: np.ndarray
+    chosen: np.ndarray
     candidates: dict[str, np.ndarray]
 
 
-def outlook(group: Group, trails: Sequence[Trail], leads: Sequence[Lead]) -> list[Outlook]:
-    """The forecasts from the end of some trails of a group: rolled out together, a list as long as theirs."""
-    count = len(group.ids)
+def outlook(
+    group: Group, trails: Sequence[Trail], leads: Sequence[Lead], ledger: Ledger
+) -> tuple[list[Outlook], Ledger]:
+    """The forecasts from the end of the trails of consecutive cycles: a list as long as theirs, rolled out together and
+    issued one after the other by what the ledger has learned until then."""
+    found = []
+    for trail, prospect in zip(trails, _prospects(group, trails, leads), strict=True):
+        issued, ledger = _issued(group, trail, prospect, ledger)
+        found.append(issued)
+    return found, ledger
+
+
+def _prospects(group: Group, trails: Sequence[Trail], leads: Sequence[Lead]) -> list[Prospect]:
+    count, area = len(group.ids), np.array([place.area_km2 for place in group.places])
     moments = [trail.analyses[-1].moment for trail in trails]
     batch = group.batch if len(trails) == 1 else group.batch.rows(np.tile(np.arange(count), len(trails)))
     forcing = torch.from_numpy(np.concatenate([lead.forcing for lead in leads], axis=1))
     hours = np.repeat([moment.hour for moment in moments], count)
     beliefs = joined([moment.belief for moment in moments])
     rolled = rollout(batch, beliefs, torch.cat([moment.open_loop for moment in moments]), forcing, hours)
-    return _in_cubic_metres(group, trails, leads, rolled)
-
-
-def _in_cubic_metres(group: Group, trails: Sequence[Trail], leads: Sequence[Lead], rolled: Rollout) -> list[Outlook]:
-    """What is issued of rollouts side by side, trail after trail."""
-    area = np.array([place.area_km2 for place in group.places])
 
     def apart(runoff: Tensor) -> np.ndarray:
-        """(24, trails · c) → (trail, 24, c) [m³/s]."""
-        return m3_per_second(runoff.numpy().reshape(LEADS.size, len(trails), -1).swapaxes(0, 1), area)
+        """(24, …, trails · c) → (trail, 24, …, c) [m³/s]."""
+        return m3_per_second(np.stack(np.split(runoff.numpy(), len(trails), axis=-1)), area)
 
-    flow, open_loop = apart(rolled.median), apart(rolled.open_loop)
-    networks = None if rolled.networks is None else apart(rolled.networks)
-    deviation = apart(rolled.variance.sqrt())
+    flow, open_loop, deviation = (apart(x) for x in (rolled.median, rolled.open_loop, rolled.variance.sqrt()))
+    networks, members = (None if x is None else apart(x) for x in (rolled.networks, rolled.members))
     last = Newest(*(np.stack(part) for part in zip(*(newest(group, trail) for trail in trails), strict=True)))
-    corrections = [member.correction for member in group.members]
     memory = np.array([member.residual_hours for member in group.members])
+    corrections = [member.correction for member in group.members]
     every = choice.candidates(flow, networks, open_loop, memory, corrections, *last)
     # rain that did not come is missing in every later hour
     guessed = np.logical_or.accumulate(np.stack([lead.assumed for lead in leads]), axis=1)
-    method, factor = (
-        np.where(guessed, _by_lead(group, name, "none"), _by_lead(group, name, "observed"))
-        for name in ("choice", "spread")
-    )
-    median = np.maximum(choice.picked(every, method), m3_per_second(NO_FLOW, area))
-    spread = np.minimum(predictive.spread(median, deviation**2) * factor, LARGEST_SPREAD)
     status = np.where(guessed, DEGRADED_FORCING, GOOD)
     status = np.where((status == GOOD) & ~(last.age <= RECENT)[:, None], NO_RECENT_OBSERVATION, status)
     repaired = np.stack([trail.analyses[-1].repaired.numpy() for trail in trails])
     status = np.where(repaired[:, None], UNUSABLE, status)
-    status = np.where(np.isfinite(median) & np.isfinite(spread), status, MISSING).astype(np.int8)
-    members, count = (
-        None if rolled.members is None else m3_per_second(rolled.members.numpy(), np.tile(area, len(trails))),
-        area.size,
-    )
     return [
-        Outlook(
-            median[i],
-            spread[i],
-            open_loop[i],
-            status[i],
-            None if members is None else members[..., i * count : (i + 1) * count],
-            method[i],
+        Prospect(
             {name: values[i] for name, values in every.items()},
+            open_loop[i],
+            deviation[i],
+            guessed[i],
+            status[i],
+            None if members is None else members[i],
         )
         for i in range(len(trails))
     ]
 
 
-def _by_lead(group: Group, name: str, forcing: str) -> np.ndarray:
-    """What was found of every lead (24, c): methods, or factors on the spread; that for observed forcing where there is
-    none for this one, and the filter where nothing was chosen."""
-    nothing = {"observed": (choice.FILTER,) * LEADS.size}
-    tables = [getattr(member, name) or nothing for member in group.members]
-    return np.array([table.get(forcing, table["observed"]) for table in tables]).T
+def _issued(group: Group, trail: Trail, prospect: Prospect, ledger: Ledger) -> tuple[Outlook, Ledger]:
+    area, members = np.array([place.area_km2 for place in group.places]), group.members
+    between = np.array([member.between for member in members])
+    assert trail.rows is not None
+    then = trail.rows.observation[-1 - DELAY] if len(trail.rows.observation) > DELAY else np.full(area.size, np.nan)
+    ledger = learned(ledger, m3_per_second(then, area), between)
+    chosen = _either(prospect, [member.choice for member in members])
+    method = guarded(ledger, chosen)
+    median = np.maximum(choice.picked(prospect.candidates, method), m3_per_second(NO_FLOW, area))
+    which = intervals.class_of(median, between)
+    by_class = _either(prospect, [member.spread for member in members])  # (class, 24, c)
+    factor, wider = (np.take_along_axis(table, which[None], 0)[0] for table in (by_class, np.exp(ledger.widening)))
+    own = predictive.spread(median, prospect.deviation**2)
+    spread = np.minimum(own * factor * wider, LARGEST_SPREAD)
+    status = np.where(np.isfinite(median) & np.isfinite(spread), prospect.status, MISSING).astype(np.int8)
+    given = prospect.open_loop, status, prospect.members, method, chosen, prospect.candidates
+    return Outlook(median, spread, *given), noted(ledger, median, spread, prospect.candidates)
+
+
+def _either(prospect: Prospect, tables: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """What was found for all leads (…, 24, c), for no rain where the rain is a guess; for observed rain where there is
+    nothing else."""
+    dry, wet = (np.stack([np.array(t.get(kind, t["observed"])) for t in tables], -1) for kind in ("none", "observed"))
+    return np.where(prospect.guessed, dry, wet)

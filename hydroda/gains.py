@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydroda.cycle import NO_FLOW, Batch
+from hydroda.cycle import Batch
 from hydroda.filters.beliefs import Belief, mapped
 from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Filter, Hour
 from hydroda.losses import Objective, Series
+from hydroda.predictive import NO_FLOW
 from hydroda.schema import LEADS
 
 WINDOW, SETTLE, EVERY = 240, 24, 2  # hours of a window, of these without forecasts, and between forecasts

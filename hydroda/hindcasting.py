@@ -20,6 +20,7 @@ from hydroda.domain import Domain
 from hydroda.forecasting import Newest, Outlook, Trail, newest, outlook
 from hydroda.groups import Group, grouped
 from hydroda.known import Changes, ForecastTable
+from hydroda.ledger import Ledger
 from hydroda.operation import Issued
 from hydroda.progress import Progress, silent
 from hydroda.records import ALWAYS
@@ -37,10 +38,14 @@ ROWS = 8192  # forecasts rolled out together
 
 @dataclass(frozen=True)
 class Run:
-    """A group on its way through a month: where it stands, how it started, and what it may see by its clock."""
+    """A group on its way through a month: where it stands, how it started, and what it may see by its clock.
+
+    The ledger is that of the newest forecast rolled out, which may lie behind the trail.
+    """
 
     group: Group
     trail: Trail
+    ledger: Ledger
     start_kind: str
     start_age: int
     view: View
@@ -110,18 +115,17 @@ def _month(
     columns = _columns(domain, cycles)
     for place, cycle in enumerate(cycles):
         runs = [_moved(domain, run, cycle) for run in runs]
-        leads = [_lead(run, cycle, forcing) for run in runs]
+        for run, queue in zip(runs, waiting, strict=True):
+            queue.append((place, run.trail, _lead(run, cycle, forcing)))
         if products:
-            _publish(domain, cycle, cycles[-1], runs, leads, forcing)
-            runs = [replace(run, start_kind="warm", start_age=domain.settings.cycle.window_hours) for run in runs]
-        for run, lead, queue in zip(runs, leads, waiting, strict=True):
-            queue.append((place, run.trail, lead))
-            if len(queue) * len(run.group.ids) >= ROWS or cycle == cycles[-1]:
-                _roll_out(run.group, queue, columns)
+            runs = _publish(domain, cycle, cycles[-1], runs, waiting, columns, forcing)
+        for i, (run, queue) in enumerate(zip(runs, waiting, strict=True)):
+            if len(queue) * len(run.group.ids) >= ROWS or (queue and cycle == cycles[-1]):
+                _, runs[i] = _roll_out(run, queue, columns)
         told(place + 1, cycle)
     dataset = _dataset(domain, cycles, columns, attrs)
     netcdf.write(dataset if standing is None else _merged(standing, dataset), path, record_dim=DIMS[0])
-    saved = [operation.trailing(run.group, run.trail) for run in runs]
+    saved = [operation.trailing(run.group, run.trail, run.ledger) for run in runs]
     netcdf.write(restart.dataset(saved), belief, record_dim=None)
     return path, runs
 
@@ -130,9 +134,9 @@ def _enter(domain: Domain, group: Group, cycles: np.ndarray, before: Run | None)
     """A group at the beginning of a month, on its way already or from the start that a live run would find."""
     if before is None:
         start = begin(domain, group, cycles[0], BELIEF)
-        stand = Trail(start.moment, None, ()), start.kind, start.age
+        stand = Trail(start.moment, None, ()), start.ledger, start.kind, start.age
     else:
-        stand = before.trail, before.start_kind, before.start_age
+        stand = before.trail, before.ledger, before.start_kind, before.start_age
     first = cycles[0] - (domain.settings.cycle.window_hours + CONTEXT) * HOUR
     stretch = hours(first, cycles[-1] + LEADS.size * HOUR)
     records = domain.store.observations(group.ids, stretch[0], stretch[-1])
@@ -163,24 +167,35 @@ def _lead(run: Run, cycle: np.datetime64, forcing: str) -> Lead:
 
 
 def _publish(
-    domain: Domain, cycle: np.datetime64, last: np.datetime64, runs: Sequence[Run], leads: Sequence[Lead], forcing: str
-) -> None:
+    domain: Domain,
+    cycle: np.datetime64,
+    last: np.datetime64,
+    runs: Sequence[Run],
+    waiting: Sequence[Waiting],
+    columns: dict[str, np.ndarray],
+    forcing: str,
+) -> list[Run]:
     """The product files of a cycle, the analysis at the end of each day; rolled out alone, as a live run does it."""
-    issued = []
-    for run, lead in zip(runs, leads, strict=True):
-        (ahead,) = outlook(run.group, [run.trail], [lead])
-        row = number(cycle) - run.origin
-        issued.append(Issued(run.group, run.trail, lead, ahead, run.view, row, run.start_kind, run.start_age))
+    issued, moved = [], []
+    for run, queue in zip(runs, waiting, strict=True):
+        _, trail, lead = queue[0]
+        (ahead,), run = _roll_out(run, queue, columns)
+        row, start = number(cycle) - run.origin, (run.start_kind, run.start_age)
+        issued.append(Issued(run.group, trail, lead, ahead, run.ledger, run.view, row, *start))
+        moved.append(replace(run, start_kind="warm", start_age=domain.settings.cycle.window_hours))
     of_day = cycle == last or (cycle + HOUR).astype("datetime64[D]") != cycle.astype("datetime64[D]")
     operation.write(domain, cycle, issued, domain.lacking, "hindcast", forcing, day_too=of_day)
+    return moved
 
 
-def _roll_out(group: Group, queue: Waiting, columns: dict[str, np.ndarray]) -> None:
-    """The forecasts that wait, together, into the columns of the archive."""
+def _roll_out(run: Run, queue: Waiting, columns: dict[str, np.ndarray]) -> tuple[list[Outlook], Run]:
+    """The forecasts that wait, together, also into the columns of the archive, and the run with its ledger after."""
     places, trails, leads = zip(*queue, strict=True)
     queue.clear()
-    for place, trail, ahead in zip(places, trails, outlook(group, trails, leads), strict=True):
-        _fill(columns, place, group.columns, ahead, newest(group, trail))
+    issued, ledger = outlook(run.group, trails, leads, run.ledger)
+    for place, trail, ahead in zip(places, trails, issued, strict=True):
+        _fill(columns, place, run.group.columns, ahead, newest(run.group, trail))
+    return issued, replace(run, ledger=ledger)
 
 
 def _fill(columns: dict[str, np.ndarray], place: int, at: np.ndarray, ahead: Outlook, last: Newest) -> None:

@@ -12,12 +12,14 @@ import numpy as np
 import xarray as xr
 
 from hydroda import domain as domains
-from hydroda import gauge_bias, known, netcdf, products, publish, restart, window
+from hydroda import gauge_bias, known, ledger, netcdf, products, publish, restart, window
 from hydroda.attributes import Provenance
+from hydroda.choice import METHODS
 from hydroda.domain import Domain
 from hydroda.fields import MISSING
 from hydroda.forecasting import RECENT, Outlook, Trail, moved, newest, outlook
 from hydroda.groups import Group, grouped
+from hydroda.ledger import Ledger
 from hydroda.restart import Saved
 from hydroda.schema import LEADS, VARIABLES, hours
 from hydroda.settings import Settings
@@ -35,6 +37,7 @@ class Issued(NamedTuple):
     trail: Trail
     lead: Lead
     outlook: Outlook
+    ledger: Ledger
     view: View
     row: int  # of the cycle in the view
     start_kind: str
@@ -72,7 +75,7 @@ def run(settings: Settings, cycle: np.datetime64, *, force: bool = False, catch_
             return Done(cycle, "failed", (), _told(failed) or "there is no catchment in the settings")
         kind = "catch_up" if catch_up else "operational"
         paths = write(domain, cycle, issued, failed, kind, settings.forcing.forecast)
-        saved = restart.dataset([trailing(i.group, i.trail) for i in issued])
+        saved = restart.dataset([trailing(i.group, i.trail, i.ledger) for i in issued])
         netcdf.write(saved, store.belief_path(cycle), record_dim=None)
         store.retention(cycle)
         reasons = degraded(issued, failed, settings.forcing.forecast)
@@ -98,8 +101,8 @@ def _issue(domain: Domain, group: Group, cycle: np.datetime64) -> Issued:
     trail = advance(group, Trail(start.moment, None, ()), view, number(stretch[0]), start.moment.hour + 1, cycle)
     row = stretch.size - 1
     lead = window.lead(view, row, settings.forcing.forecast, group.forcings, archive, settings.known_by(cycle))
-    (ahead,) = outlook(group, [trail], [lead])
-    return Issued(group, trail, lead, ahead, view, row, start.kind, start.age)
+    (ahead,), after = outlook(group, [trail], [lead], start.ledger)
+    return Issued(group, trail, lead, ahead, after, view, row, start.kind, start.age)
 
 
 def advance(group: Group, trail: Trail, view: View, origin: int, first: int, cycle: np.datetime64) -> Trail:
@@ -108,9 +111,9 @@ def advance(group: Group, trail: Trail, view: View, origin: int, first: int, cyc
     return moved(group, trail, rows, first)
 
 
-def trailing(group: Group, trail: Trail) -> Saved:
-    """What the next cycle starts from: the moment at the end of the first hour of this window."""
-    return Saved(group.ids, group.fingerprints, trail.moment(trail.base.hour + 1))
+def trailing(group: Group, trail: Trail, after: Ledger) -> Saved:
+    """What the next cycle starts from: the moment at the end of the first hour of this window, and the ledger."""
+    return Saved(group.ids, group.fingerprints, trail.moment(trail.base.hour + 1), after)
 
 
 def degraded(issued: Sequence[Issued], failed: Mapping[str, str], forcing: str) -> tuple[str, ...]:
@@ -118,12 +121,14 @@ def degraded(issued: Sequence[Issued], failed: Mapping[str, str], forcing: str) 
     unseen = sum(int((~(newest(i.group, i.trail).age <= RECENT)).sum()) for i in issued)
     blind = sum(int(i.lead.assumed.any(0).sum()) for i in issued)
     dry = sum(int(i.view.rain_assumed[i.row - 23 : i.row + 1].any(0).sum()) for i in issued)
+    back = sum(int((i.outlook.method != i.outlook.chosen).any(0).sum()) for i in issued)
     reset = sum(int(i.trail.analyses[-1].repaired.sum()) for i in issued)
     counts = {
         "forcing_none" if forcing == "none" else "forcing_missing": blind,
         "obs_missing": unseen,
         "rain_missing": dry,
         "belief_reset": reset,
+        "method_stood_back": back,
         "station_failed": len(failed),
     }
     return tuple(f"{name}:{count}" for name, count in counts.items() if count)
@@ -146,9 +151,19 @@ def write(
     median = _columns(domain, [(i.group, i.outlook.median) for i in issued])
     open_loop = _columns(domain, [(i.group, i.outlook.open_loop) for i in issued])
     status = _columns(domain, [(i.group, i.outlook.status) for i in issued], MISSING)
+    method = _columns(domain, [(i.group, _flags(i.outlook.method)) for i in issued], 0)
     datasets: dict[Path, xr.Dataset] = {}
     fc = store.product_path(f"fc{suffix}", cycle)
-    datasets[fc] = products.forecast(domain.stations, provenance, cycle, median, spread, open_loop, status)
+    datasets[fc] = products.forecast(
+        domain.stations,
+        provenance,
+        cycle,
+        median,
+        spread,
+        open_loop,
+        status,
+        products.Methods(method, _reasons(issued)),
+    )
     members = [(i.group, i.outlook.members) for i in issued if i.outlook.members is not None]
     if members:
         ens = _columns(domain, members)
@@ -163,6 +178,22 @@ def write(
     if not suffix:
         publish.announce(datasets, digests, store.latest_path(), _last_observed(cycle, issued))
     return list(datasets)
+
+
+def _flags(method: np.ndarray) -> np.ndarray:
+    """Methods by name as flags 1, 2, … in the order of `choice.METHODS`."""
+    return 1 + np.array([METHODS.index(name) for name in method.flat], np.int8).reshape(method.shape)
+
+
+def _reasons(issued: Sequence[Issued]) -> str:
+    """Which catchments are forecast by another method than the one chosen at calibration, and why."""
+    told = [
+        f"{station} {why}"
+        for i in issued
+        for station, why in zip(i.group.ids, ledger.reasons(i.outlook.chosen, i.outlook.method), strict=True)
+        if why
+    ]
+    return "stood back: " + "; ".join(told) if told else ""
 
 
 def _columns(domain: Domain, parts: Sequence[tuple[Group, np.ndarray]], missing: float = np.nan) -> np.ndarray:

@@ -8,6 +8,8 @@ of log discharge, from the filter's variance. Arrays broadcast; NaN stays NaN.
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+NO_FLOW = 1e-9  # mm/h, keeps the logarithm of a dry river finite
+
 
 def spread(mean, variance):
     """Standard deviation of log discharge of a log-normal with this mean [m³/s] and variance [m⁶/s²].

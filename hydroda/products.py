@@ -40,6 +40,15 @@ class Bias:
     of: str
 
 
+@dataclass(frozen=True)
+class Methods:
+    """How each value was made: flags 1, 2, … (time, station) in the order of `choice.METHODS`, and in words why some
+    stations have others than usual."""
+
+    flags: np.ndarray
+    reasons: str = ""
+
+
 def forecast(
     stations: Sequence[Station],
     provenance: Provenance,
@@ -48,8 +57,9 @@ def forecast(
     spread: np.ndarray,
     open_loop: np.ndarray,
     status: np.ndarray,
+    methods: Methods | None = None,
 ) -> xr.Dataset:
-    """The `fc` product: 24 hours of median, quantiles, open loop, exceedance probabilities and status.
+    """The `fc` product: 24 hours of median, quantiles, open loop, exceedance probabilities, status and methods.
 
     median, open_loop [m³/s], spread (standard deviation of log discharge) and status are (24, station). Where median or
     spread is missing all of the forecast is, and its status is 9. Raises SchemaError for wrong shapes or thresholds.
@@ -83,6 +93,9 @@ def forecast(
         )
     columns |= thresholds
     columns["discharge_status"] = fields.status(np.where(usable, status, MISSING))
+    if methods is not None:
+        _expect(shape, method=methods.flags)
+        columns["discharge_method"] = fields.method(np.where(usable, methods.flags, 0), methods.reasons)
     return _dataset(columns, global_attributes("fc", cycle, columns["time"].values, columns, provenance))
 
 

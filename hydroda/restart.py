@@ -6,7 +6,7 @@ under other parameters than it was made with: `fingerprint` of each station is k
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -16,17 +16,19 @@ from torch import Tensor
 from hydroda.cycle import Moment
 from hydroda.filters.beliefs import mapped, named
 from hydroda.filters.nested import built, kind
+from hydroda.ledger import Ledger
 
-FORMAT = "hydroda belief 1"
+FORMAT = "hydroda belief 2"
 
 
 @dataclass(frozen=True)
 class Saved:
-    """The moment of some stations, with the fingerprint of what each was made with."""
+    """The moment of some stations and the ledger beside it, with the fingerprint of what each was made with."""
 
     stations: tuple[str, ...]
     fingerprints: tuple[str, ...]
     moment: Moment
+    ledger: Ledger
 
 
 def dataset(groups: Sequence[Saved]) -> xr.Dataset:
@@ -41,6 +43,10 @@ def dataset(groups: Sequence[Saved]) -> xr.Dataset:
         for name, tensor in _tensors(group.moment).items():
             dims = (station, *(f"g{i}_{name}_{axis}" for axis in range(1, tensor.dim())))
             columns[f"g{i}_{name}"] = xr.Variable(dims, tensor.numpy())
+        for field in fields(Ledger):
+            values = getattr(group.ledger, field.name)
+            dims = (*(f"g{i}_ledger_{size}" for size in values.shape[:-1]), station)
+            columns[f"g{i}_ledger.{field.name}"] = xr.Variable(dims, values)
     return xr.Dataset(columns, attrs=attrs)
 
 
@@ -53,10 +59,12 @@ def groups_of(ds: xr.Dataset) -> list[Saved]:
         lead = f"g{i}_"
         own = {str(name).removeprefix(lead): ds[name].values for name in ds.variables if str(name).startswith(lead)}
         stations, fingerprints = (tuple(map(str, own.pop(name))) for name in ("station_id", "fingerprint"))
+        ledger = Ledger(**{f.name: np.array(own.pop(f"ledger.{f.name}")) for f in fields(Ledger)})
         tensors = {name: torch.from_numpy(np.array(values)) for name, values in own.items()}
         open_loop = tensors.pop("open_loop")
         belief = built(str(ds.attrs[f"{lead}belief"]), {n.removeprefix("belief."): t for n, t in tensors.items()})
-        groups.append(Saved(stations, fingerprints, Moment(int(ds.attrs[f"{lead}hour"]), belief, open_loop)))
+        moment = Moment(int(ds.attrs[f"{lead}hour"]), belief, open_loop)
+        groups.append(Saved(stations, fingerprints, moment, ledger))
     return groups
 
 

@@ -1,16 +1,18 @@
 """Where a run starts from: the newest stored belief that fits, an older one, or a model that is spun up."""
 
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from hydroda import netcdf, restart, window
+from hydroda import ledger, netcdf, restart, window
 from hydroda.cycle import Moment, assimilate, trajectory
 from hydroda.domain import Domain
 from hydroda.filters.beliefs import joined
 from hydroda.groups import Group
+from hydroda.ledger import Ledger
 from hydroda.restart import picked
 from hydroda.schema import hours as hours_between
 from hydroda.units import HOUR
@@ -23,11 +25,20 @@ EPOCH = np.datetime64(0, "h")
 
 
 class Start(NamedTuple):
-    """Where a group starts: the moment at the hour before the window, how it was found, hours from it to the cycle."""
+    """Where a group starts: the moment at the hour before the window, how it was found, hours from it to the cycle, and
+    what the ledger says until then."""
 
     moment: Moment
     kind: str  # warm, older_state, cold
     age: int
+    ledger: Ledger
+
+
+class _Stored(NamedTuple):
+    """What is stored of one station."""
+
+    moment: Moment
+    ledger: Ledger
 
 
 def number(time: np.datetime64) -> int:
@@ -49,25 +60,30 @@ def begin(domain: Domain, group: Group, cycle: np.datetime64, kind: str = "belie
     found = _stored(domain, group, cycle, edge, kind)
     warm = [i for i in range(len(group.ids)) if i in found]
     parts: list[tuple[list[int], Moment]] = []
-    for hour in sorted({found[i].hour for i in warm}):
-        some = [i for i in warm if found[i].hour == hour]
-        moment = Moment(hour, joined([found[i].belief for i in some]), torch.cat([found[i].open_loop for i in some]))
+    for hour in sorted({found[i].moment.hour for i in warm}):
+        some = [i for i in warm if found[i].moment.hour == hour]
+        moment = _together([found[i].moment for i in some])
         parts.append((some, _assimilated(domain, group, some, moment, edge, cycle)))
     cold = [i for i in range(len(group.ids)) if i not in found]
     if cold:
         parts.append((cold, _spun_up(domain, group, cold, edge, cycle)))
     order = np.argsort([i for some, _ in parts for i in some])
-    moments = [moment for _, moment in parts]
-    together = Moment(moments[0].hour, joined([m.belief for m in moments]), torch.cat([m.open_loop for m in moments]))
-    oldest = min([found[i].hour for i in warm], default=edge)
+    together = _together([moment for _, moment in parts])
+    ledgers = [found[i].ledger if i in found else ledger.empty(1) for i in range(len(group.ids))]
+    oldest = min([found[i].moment.hour for i in warm], default=edge)
     how = "cold" if cold else "older_state" if oldest < edge else "warm"
-    return Start(picked(together, order.tolist()), how, number(cycle) - oldest)
+    return Start(picked(together, order.tolist()), how, number(cycle) - oldest, ledger.joined(ledgers))
 
 
-def _stored(domain: Domain, group: Group, cycle: np.datetime64, edge: int, kind: str) -> dict[int, Moment]:
-    """For each position of a group the newest stored moment that fits."""
+def _together(moments: Sequence[Moment]) -> Moment:
+    """Moments of the same hour as one."""
+    return Moment(moments[0].hour, joined([m.belief for m in moments]), torch.cat([m.open_loop for m in moments]))
+
+
+def _stored(domain: Domain, group: Group, cycle: np.datetime64, edge: int, kind: str) -> dict[int, _Stored]:
+    """For each position of a group the newest stored moment that fits, and its ledger."""
     wanted = {(name, mark): i for i, (name, mark) in enumerate(zip(group.ids, group.fingerprints, strict=True))}
-    found: dict[int, Moment] = {}
+    found: dict[int, _Stored] = {}
     for earlier in domain.store.cycles(kind, until=cycle - HOUR):
         if number(earlier) < edge - REPLAY or len(found) == len(wanted):
             break
@@ -82,7 +98,8 @@ def _stored(domain: Domain, group: Group, cycle: np.datetime64, edge: int, kind:
                 continue
             for row, key in enumerate(zip(part.stations, part.fingerprints, strict=True)):
                 if key in wanted and wanted[key] not in found:
-                    found[wanted[key]] = picked(part.moment, [row])
+                    own = ledger.skipped(ledger.picked(part.ledger, [row]), number(cycle) - number(earlier) - 1)
+                    found[wanted[key]] = _Stored(picked(part.moment, [row]), own)
     return found
 
 

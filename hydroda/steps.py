@@ -222,8 +222,8 @@ def train(
         report["filter"] = settings.filter.model_dump(mode="json")
         training.save(path, lesson.weights, {"station": station, "model": found.model} | report)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        taught = calibrated.Taught(digest, report)
-        own = replace(found, choice=lesson.judged.choice, spread=lesson.judged.spread, taught=taught)
+        taught, judged = calibrated.Taught(digest, report), lesson.judged
+        own = replace(found, choice=judged.choice, between=judged.between, spread=judged.spread, taught=taught)
         store.write_parameters(station, own.content())
         checkpoint.unlink(missing_ok=True)
         results.append(Calibration(station, lesson.summary(station)))

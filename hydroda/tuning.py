@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import chi2, norm
+from scipy.stats import chi2
 from torch import Tensor
 
-from hydroda import correction, predictive
-from hydroda.cycle import NO_FLOW, Batch, Levels, Moment, ahead, rollout
+from hydroda import correction, intervals
+from hydroda.cycle import Batch, Levels, Moment, ahead, rollout
 from hydroda.filters.beliefs import joined
 from hydroda.filters.recipe import Filter, Hour, System
 from hydroda.models.model import Model, Parameter
@@ -28,7 +28,6 @@ SETTLE = 240  # hours a stretch runs before its forecasts count
 STRETCH = 720  # hours of a stretch that count
 ROWS = 8192  # forecasts made side by side
 EVERY = 3  # hours between the forecasts that are scored
-SHARE = 0.9  # of the observations that shall lie within the intervals
 MEMORIES = np.concatenate(([0.0], np.geomspace(0.5, 500.0, 61)))  # hours, of the residual of an analysis
 TYPICAL = 0.1  # share of its mean content a store is in error when it is empty
 
@@ -234,7 +233,7 @@ def sized(
     _, nis = analyses(rows(model, build, parameters, known, values[None]), known, EVERY)
     seen = nis[torch.isfinite(nis)].numpy()
     errors = len(model.states) + 2
-    factor = float(np.sqrt(np.quantile(seen, SHARE) / chi2.ppf(SHARE, 1)))
+    factor = float(np.sqrt(np.quantile(seen, intervals.SHARE) / chi2.ppf(intervals.SHARE, 1)))
     return np.concatenate((factor * values[:errors], values[errors:]))
 
 
@@ -272,11 +271,3 @@ def forecasts(batch: Batch, known: Past, moments: Sequence[Moment], forcing: Ten
         torch.cat(issue).numpy(),
         torch.cat(analysis).numpy(),
     )
-
-
-def widths(median: np.ndarray, variance: np.ndarray, observed: np.ndarray) -> tuple[float, ...]:
-    """Factors (24,) on the spread of log discharge that make 90 % intervals about medians (24, f) cover 90 %."""
-    median, observed = np.maximum(median, NO_FLOW), np.maximum(observed, NO_FLOW)
-    misses = np.abs(np.log(observed / median)) / predictive.spread(median, variance)
-    within = np.nanquantile(misses, SHARE, axis=1)
-    return tuple(float(x) for x in within / norm.ppf(0.5 + SHARE / 2))
