@@ -177,10 +177,18 @@ def _filter(
     return batch, float(tuning.residual_memory(found, baseline)[0][0])
 
 
-def judged(batch: Batch, past: tuning.Past, fitted: Correction, area: float, residual_hours: float) -> Judged:
+def judged(
+    batch: Batch,
+    past: tuning.Past,
+    fitted: Correction,
+    area: float,
+    residual_hours: float,
+    deciding: np.ndarray | None = None,
+) -> Judged:
     """What a catchment, with a row of the batch for every stretch of its past, forecasts best with.
 
-    A method other than the filter must be better in both halves of the past.
+    Forecasts issued in the `deciding` hours (T,), or all, choose the method; one other than the filter must be better
+    in both halves of them. Widths are of all.
     """
     dry = past.forcing.clone()
     dry[:, batch.model.forcings.index("precipitation")] = 0.0
@@ -190,17 +198,18 @@ def judged(batch: Batch, past: tuning.Past, fitted: Correction, area: float, res
     for weather, forcing in (("observed", past.forcing), ("none", dry)):
         found = tuning.forecasts(batch, past, moments, forcing)
         every = candidates(found, past, fitted, area, residual_hours)
+        asked = np.ones(found.issue.size, bool) if deciding is None else deciding[found.issue]
+        later = found.issue > np.median(found.issue[asked])
         square = {name: (values - found.observed) ** 2 for name, values in every.items()}
-        later = found.issue > np.median(found.issue)
         halves = {
-            name: np.stack([np.nanmean(values[:, part], 1) for part in (~later, later)])
+            name: np.stack([np.nanmean(values[:, asked & part], 1) for part in (~later, later)])
             for name, values in square.items()
         }
         names[weather] = choice.best(halves)
         issued = choice.picked(every, np.array(names[weather])[:, None])
         between = between or intervals.cuts(issued)
         spread[weather] = intervals.factors(issued, found.variance, found.observed, between)
-        errors[weather] = {name: np.nanmean(values, 1) for name, values in square.items()}
+        errors[weather] = {name: np.nanmean(values[:, asked], 1) for name, values in square.items()}
     return Judged(names, tuple(m3_per_second(np.array(between), area)), spread, errors["observed"])
 
 

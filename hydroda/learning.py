@@ -127,9 +127,10 @@ def learn(
     plan = Plan(effort.steps, effort.windows, gains.LENGTH, lengths, rates, DECAY, every=EVERY, patience=6, seed=seed)
     begun = lstm.initial(scales, stores, range(seed, seed + nets))
     weights, state = training.train(begun, task, plan, checkpoint, lambda f, text: progress(0.9 * f, text))
-    judged = fitting.judged(
-        _rows(_beside(batch, weights), untaught.known), untaught.known, found.correction, area, found.residual_hours
-    )
+    flow = runoff(record.model, parameters, states)
+    whole = tuning.past(record.forcing, record.observed, states, flow, record.scored)
+    rows_of_whole = _rows(_beside(batch, weights), whole)
+    judged = fitting.judged(rows_of_whole, whole, found.correction, area, found.residual_hours, unseen)
     return Lesson(weights, judged, bar.runoff.numpy(), int(state.skipped.sum()))
 
 
