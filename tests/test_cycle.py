@@ -166,12 +166,16 @@ def test_beliefs_survive_a_file_bit_for_bit(settings, tmp_path):
     hourly(settings, 1)
     domain = domains.load(settings)
     (group,), _ = grouped(domain)
-    moment = start.begin(domain, group, FIRST + HOUR).moment
+    begun = start.begin(domain, group, FIRST + HOUR)
     path = tmp_path / "belief.nc"
-    netcdf.write(restart.dataset([restart.Saved(group.ids, group.fingerprints, moment)]), path, record_dim=None)
+    saved = restart.Saved(group.ids, group.fingerprints, begun.moment, begun.ledger)
+    netcdf.write(restart.dataset([saved]), path, record_dim=None)
     (back,) = restart.groups_of(netcdf.read(path))
-    assert restart.digest(back.moment) == restart.digest(moment)
+    assert restart.digest(back.moment) == restart.digest(begun.moment)
     assert back.fingerprints == group.fingerprints
+    for name, values in vars(begun.ledger).items():
+        np.testing.assert_array_equal(getattr(back.ledger, name), values)
+    assert np.isfinite(begun.ledger.median[-1]).all() and np.isnan(begun.ledger.median[:-1]).all()
 
 
 def test_a_catchment_without_parameters_does_not_stop_the_others(settings):
