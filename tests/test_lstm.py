@@ -226,7 +226,9 @@ def test_a_suspect_observation_is_none_for_a_network():
     hour = Hour(weather()[10].unsqueeze(1), observed()[10].unsqueeze(-1), noise, torch.full((C, 1), 9.0).double())
     after, _ = made.step(belief, hour)
     untouched = made.forecast(belief, hour)
-    assert torch.equal(after.guided, untouched.guided) and not torch.equal(after.state.mean, untouched.state.mean)
+    assert torch.equal(after.networks.guided, untouched.networks.guided) and not torch.equal(
+        after.state.mean, untouched.state.mean
+    )
 
 
 def test_networks_are_asked_for():

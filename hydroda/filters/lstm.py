@@ -7,7 +7,7 @@ both is better than either: the one errs by the laws it assumes, the other by th
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -253,9 +253,9 @@ def _told(hour: Hour, times: int) -> Hour:
 
 
 def _rows(belief: Committee) -> Guided:
-    return Guided(*(getattr(belief, field.name).flatten(0, 1) for field in fields(Guided)))
+    """The networks as catchments of their own."""
+    return mapped(lambda x: x.flatten(0, 1), belief.networks)
 
 
 def _joined(state: Belief, guided: Guided, seeds: int) -> Committee:
-    theirs = mapped(lambda x: x.unflatten(0, (-1, seeds)), guided)
-    return Committee(state, *(getattr(theirs, field.name) for field in fields(Guided)))
+    return Committee(state, mapped(lambda x: x.unflatten(0, (-1, seeds)), guided))

@@ -199,21 +199,16 @@ class Learned:
 
 @dataclass(frozen=True)
 class Committee:
-    """The belief of a filter, and of s networks beside it what a `Guided` holds: states with output error (c, s, 1, ·),
-    memory (c, s, 1, h) twice, innovation and observation (c, s, q), rain (c, s, 1, 3)."""
+    """The belief of a filter, and of s networks beside it, whose tensors have an axis for these after that of the
+    catchments (c, s, …)."""
 
     state: Belief
-    guided: Tensor
-    hidden: Tensor
-    cell: Tensor
-    innovation: Tensor
-    observation: Tensor
-    rain: Tensor
+    networks: Guided
 
     @property
     def mean(self) -> Tensor:
         """(c, 1, n + s ·): of the filter, and of each network."""
-        return torch.cat((self.state.mean, self.guided.flatten(1).unsqueeze(1)), -1)
+        return torch.cat((self.state.mean, self.networks.guided.flatten(1).unsqueeze(1)), -1)
 
     @property
     def cov(self) -> Tensor:
@@ -222,9 +217,9 @@ class Committee:
 
     def shifted(self, d: Tensor) -> "Committee":
         """The belief with its mean moved by d (c, 1, n + s ·)."""
-        n = self.state.mean.shape[-1]
-        guided = self.guided + d[..., n:].reshape(self.guided.shape)
-        return replace(self, state=self.state.shifted(d[..., :n]), guided=guided)
+        n, theirs = self.state.mean.shape[-1], self.networks
+        moved = replace(theirs, guided=theirs.guided + d[..., n:].reshape(theirs.guided.shape))
+        return Committee(self.state.shifted(d[..., :n]), moved)
 
 
 PLAIN = (Gaussian, SquareRoot, Ensemble, Mixed, PartlyOrthogonal, Particles, Point, GaussianSum, Guided)
@@ -233,21 +228,33 @@ KINDS: Mapping[str, type] = {made.__name__: made for made in (*PLAIN, *HOLDING)}
 
 
 def kind(belief: Belief) -> str:
-    """The class of a belief, and after a colon that of the belief it holds: `Ensemble`, `WithBias:Gaussian`."""
+    """The class of a belief, and after colons those of the beliefs it holds: `Ensemble`, `WithBias:Gaussian`."""
     inner = [value for field in fields(belief) if is_dataclass(value := getattr(belief, field.name))]
     return ":".join([type(belief).__name__, *map(kind, inner)])
 
 
 def built(kind: str, tensors: Mapping[str, Tensor]) -> Belief:
     """The belief of a `kind` from the tensors of `named`. Raises ValueError naming what does not fit."""
-    outer, _, inner = kind.partition(":")
+    belief, rest = _built(kind.split(":"), tensors)
+    if rest:
+        raise ValueError(f"{kind} names more beliefs than there are tensors for: {', '.join(rest)}")
+    return belief
+
+
+def _built(kinds: list[str], tensors: Mapping[str, Tensor]) -> tuple[Belief, list[str]]:
+    """The belief of the first kind with those it holds, in the order of its fields, and the kinds left over."""
+    outer, *rest = kinds or [""]
     if outer not in KINDS:
         raise ValueError(f"there is no belief {outer!r}; there are {', '.join(KINDS)}")
-    wanted = {field.name for field in fields(KINDS[outer])}
+    wanted = [field.name for field in fields(KINDS[outer])]
     found = {path.partition(".")[0] for path in tensors}
-    if wanted != found:
+    if set(wanted) != found:
         raise ValueError(f"a {outer} holds {', '.join(sorted(wanted))}; found {', '.join(sorted(found)) or 'nothing'}")
-    parts: dict[str, Any] = {path: tensor for path, tensor in tensors.items() if "." not in path}
-    for name in wanted - set(parts):
-        parts[name] = built(inner, {path.removeprefix(f"{name}."): t for path, t in tensors.items() if "." in path})
-    return KINDS[outer](**parts)
+    parts: dict[str, Any] = {}
+    for name in wanted:
+        if name in tensors:
+            parts[name] = tensors[name]
+        else:
+            own = {path.removeprefix(f"{name}."): t for path, t in tensors.items() if path.startswith(f"{name}.")}
+            parts[name], rest = _built(rest, own)
+    return KINDS[outer](**parts), rest
