@@ -15,6 +15,7 @@ from hydroda.schema import LEADS
 
 FILTER, NETWORKS, BOTH = "filter", "networks", "filter_and_networks"
 CORRECTIONS = ("open_loop", "decaying_error", "ar1_error", "ar1_log_error")
+HARDLY = 1.02  # times the squared error of another that does not count
 METHODS = (FILTER, NETWORKS, BOTH, *CORRECTIONS)
 
 
@@ -51,13 +52,13 @@ def best(errors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     """The method (24,) for each lead from mean squared errors (part, 24) of all in several parts of the past.
 
     It is the filter's, unless another has less error in every part; of several such the one with the least on average.
+    The mean of filter and networks is preferred to what is hardly better, since it is less often far off.
     """
-    own = errors[FILTER]
-    better = {name: each for name, each in errors.items() if name != FILTER}
     chosen = []
     for lead in range(LEADS.size):
-        fit = [name for name, each in better.items() if (each[:, lead] < own[:, lead]).all()]
-        chosen.append(min(fit, key=lambda name: float(better[name][:, lead].mean()), default=FILTER))
+        mean = {name: float(e[:, lead].mean()) for name, e in errors.items() if (e < errors[FILTER])[:, lead].all()}
+        least = min(mean, key=mean.__getitem__, default=FILTER)
+        chosen.append(BOTH if BOTH in mean and mean[BOTH] <= HARDLY * mean[least] else least)
     return tuple(chosen)
 
 

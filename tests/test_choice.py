@@ -59,6 +59,9 @@ def errors(**values):
         ({NETWORKS: (0.9, 0.8), "decaying_error": (0.85, 0.9)}, NETWORKS),
         ({NETWORKS: (0.9, 0.9), BOTH: (0.7, 0.8), "ar1_error": (0.1, 1.5)}, BOTH),
         ({NETWORKS: (np.nan, 0.1)}, FILTER),
+        ({NETWORKS: (0.80, 0.80), BOTH: (0.81, 0.81)}, BOTH),  # hardly better is no reason
+        ({NETWORKS: (0.80, 0.80), BOTH: (0.83, 0.83)}, NETWORKS),
+        ({NETWORKS: (0.80, 0.80), BOTH: (0.60, 1.01)}, NETWORKS),
     ],
 )
 def test_another_than_the_filter_must_be_better_in_every_part(others, expected):
