@@ -17,9 +17,9 @@ from hydroda.schema import LEADS
 DELAY = 6  # hours until an observation is asked for
 KEPT = DELAY + LEADS.size  # cycles whose forecasts are still wanted
 STEP = 0.01  # of the logarithm of a width, for a miss and nine hits together
-MEMORY = 720.0  # hours, e-folding time of past errors
-ENOUGH = 240.0  # hours of forecasts that make an error a reason
-CLEARLY = 1.2  # times the squared error of another, where a method stands back
+MEMORY = 1440.0  # hours, e-folding time of past errors
+ENOUGH = 480.0  # hours of forecasts that make an error a reason
+CLEARLY = 2.0  # times the squared error of another, where a method stands back; one flood makes 1.2 of nothing
 WATCHED = np.array((1, 3, 6, 12, 24))  # leads at which methods are compared
 NEAREST = np.abs(LEADS[:, None] - WATCHED).argmin(1)  # for each lead, the one of these that speaks for it
 LADDER = (BOTH, NETWORKS, FILTER, "ar1_log_error", "ar1_error", "decaying_error", "open_loop")
@@ -114,7 +114,7 @@ def reasons(chosen: np.ndarray, method: np.ndarray) -> list[str]:
 def guarded(ledger: Ledger, method: np.ndarray) -> np.ndarray:
     """The methods (24, c) to issue instead of those chosen.
 
-    A method whose squared error of late was 1.2 times that of one further down the ladder, from mean and networks over
+    A method whose squared error of late was twice that of one further down the ladder, from mean and networks over
     filter and corrections to the open loop, leaves it to the best of these.
     """
     with np.errstate(divide="ignore", invalid="ignore"):

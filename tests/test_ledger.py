@@ -71,12 +71,12 @@ def test_what_was_not_observed_or_not_forecast_teaches_nothing():
 
 
 def erring(**factors):
-    """A ledger of a month in which methods were wrong by these factors, for all catchments but the last, where all were
+    """A ledger of a season in which methods were wrong by these factors, for all catchments but the last, where all were
     right."""
     truth = np.full((24, C), 5.0)
     wrong = np.array([1.0, 1.0, 0.0])
     forecasts = {name: truth * (1.0 + factors.get(name, 1.0) * 0.1 * wrong) for name in METHODS}
-    return run(ledger.empty(C), KEPT + 400, candidates=forecasts)
+    return run(ledger.empty(C), KEPT + 800, candidates=forecasts)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_method_that_erred_clearly_more_leaves_it_to_the_best_below(chosen, fa
 
 
 def test_days_are_no_reason():
-    few = run(ledger.empty(C), 100, candidates={FILTER: np.full((24, C), 9.0), "open_loop": np.full((24, C), 5.0)})
+    few = run(ledger.empty(C), 200, candidates={FILTER: np.full((24, C), 9.0), "open_loop": np.full((24, C), 5.0)})
     method = np.full((24, C), FILTER, object)
     np.testing.assert_array_equal(ledger.guarded(few, method), method)
 
