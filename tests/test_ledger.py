@@ -71,8 +71,7 @@ def test_what_was_not_observed_or_not_forecast_teaches_nothing():
 
 
 def erring(**factors):
-    """A ledger of a season in which methods were wrong by these factors, for all catchments but the last, where all were
-    right."""
+    """A ledger of a season in which methods were wrong by these factors; of the last catchment all were right."""
     truth = np.full((24, C), 5.0)
     wrong = np.array([1.0, 1.0, 0.0])
     forecasts = {name: truth * (1.0 + factors.get(name, 1.0) * 0.1 * wrong) for name in METHODS}
