@@ -1,5 +1,6 @@
 """What an hourly run costs beside its numerics, and whether a long hindcast grows: `pytest -m slow -s` on this file."""
 
+import hashlib
 import json
 import os
 import resource
@@ -9,9 +10,12 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from conftest import FIRST
 
-from hydroda import operation, steps
+from hydroda import choice, netcdf, operation, steps, training
+from hydroda.filters import lstm
+from hydroda.schema import LEADS
 from hydroda.settings import load
 from hydroda.steps import store_of
 from hydroda.units import HOUR
@@ -93,3 +97,39 @@ def test_memory_stays_flat_over_a_year_of_hindcasts(settings):
     print(f"a year of hindcasts of two catchments: {time.perf_counter() - began:.0f} s")
     settled, last = peaks[2][1], peaks[-1][1]
     assert last < 1.1 * settled
+
+
+def with_networks(settings):
+    """Untrained networks, three for each gauge, that every lead of the forecast asks for."""
+    store, states = store_of(settings), 6
+    stores = torch.tensor([True] * (states - 1) + [False])
+    scales = lstm.scales(
+        torch.rand(200, states, dtype=torch.float64) * 20, torch.rand(200, dtype=torch.float64), stores
+    )
+    for catchment in settings.catchments:
+        path = store.weights_path(catchment.id)
+        training.save(path, lstm.initial(scales, stores, range(3)), {})
+        content = store.read_parameters(catchment.id)
+        content["choice"] = dict.fromkeys(("observed", "none"), ["filter_and_networks"] * LEADS.size)
+        report = {"filter": settings.filter.model_dump(mode="json")}
+        content["taught"] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "report": report}
+        store.write_parameters(catchment.id, content)
+
+
+def test_networks_beside_the_filter_cost_little(hundred):
+    def seconds(first: int) -> float:
+        taken = []
+        for i in range(first, first + 4):
+            began = time.process_time()
+            assert steps.run(hundred, FIRST + i * HOUR).state == "degraded"
+            taken.append(time.process_time() - began)
+        return min(taken[1:])  # the first starts cold
+
+    plain = seconds(0)
+    with_networks(hundred)
+    both = seconds(4)
+    method = netcdf.read(store_of(hundred).product_path("fc", FIRST + 7 * HOUR)).discharge_method
+    assert (method.values == 1 + choice.METHODS.index(choice.BOTH)).all()
+    print(
+        f"\n{COUNT} gauges, an hourly cycle: {plain:.2f} s with a filter, {both / plain:.2f} times that with networks"
+    )
