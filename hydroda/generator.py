@@ -6,6 +6,7 @@ The same code and the same libraries write the same bytes.
 
 import gzip
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,16 @@ class River:
     temperature: np.ndarray
     pet: np.ndarray
     discharge: np.ndarray
+
+
+@dataclass(frozen=True)
+class Sky:
+    """True hourly weather of a station (T,) that is to be forecast: mm/h, degC."""
+
+    station: str
+    time: np.ndarray
+    precipitation: np.ndarray
+    temperature: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -134,15 +145,15 @@ def _number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.3f}".rstrip("0").rstrip(".")
 
 
-def forecasts(truths: list[River]) -> dict[str, np.ndarray]:
-    """Archived weather forecasts of all catchments, long form: columns (n,).
+def forecasts(truths: Sequence[Sky], first: np.datetime64 = FORECASTS_FROM) -> dict[str, np.ndarray]:
+    """Archived weather forecasts of stations with the same hours from the run of `first` on, long form: columns (n,).
 
     A run every 6 h, lead 1-36 h, published 3.5 to 4.2 h after its start. Rain: shifted in time, smeared, too much or
     too little by storm, and 5 to 15 % too little on the whole, all of it worse with lead time; the sizes follow the
     errors of a real ensemble mean over 24 runs (correlation 0.82 at 1-6 h, 0.71 at 13-24 h).
     """
     time = truths[0].time
-    starts = np.arange(FORECASTS_FROM, time[-1], RUN_HOURS * HOUR)
+    starts = np.arange(first, time[-1], RUN_HOURS * HOUR)
     delay = np.round(210 + 40 * uniform(starts.size, SEED, "publication")).astype("timedelta64[m]")
     lead = np.arange(1, LEADS + 1)
     parts = []
@@ -151,7 +162,7 @@ def forecasts(truths: list[River]) -> dict[str, np.ndarray]:
         ahead = here + lead
         inside = ahead < time.size
         for truth in truths:
-            address = (SEED, truth.basin.id, run)
+            address = (SEED, truth.station, run)
             drift = normal(3, *address, "drift")
             shift = (1.0 + lead / 24) * drift[0]
             position = np.clip(ahead + shift, 0, time.size - 1)
@@ -163,7 +174,7 @@ def forecasts(truths: list[River]) -> dict[str, np.ndarray]:
             rain = np.where(rain < 0.05, 0.0, rain)
             error = 0.4 * drift[2] + lfilter([0.3], [1, -0.9], normal(LEADS, *address, "warmth")) * np.sqrt(lead / 12)
             temperature = truth.temperature[np.minimum(ahead, time.size - 1)] + error - 0.2
-            parts.append((truth.basin.id, start, start + lead * HOUR, start + delay[run], rain, temperature, inside))
+            parts.append((truth.station, start, start + lead * HOUR, start + delay[run], rain, temperature, inside))
     keep = np.concatenate([part[-1] for part in parts])
     repeat = {"station": 0, "reference_time": 1, "known": 3}
     columns = {name: np.repeat(np.array([part[i] for part in parts]), LEADS)[keep] for name, i in repeat.items()}
@@ -189,7 +200,7 @@ def write(folder: Path) -> list[Path]:
     for truth in truths:
         paths.append(folder / f"{truth.basin.id}_hourly.csv.gz")
         files.replace(paths[-1], gzip.compress(table(truth).encode(), 9, mtime=0))
-    columns = forecasts(truths)
+    columns = forecasts([Sky(t.basin.id, t.time, t.precipitation, t.temperature) for t in truths])
     values = {name: columns[name] for name in ("precipitation", "temperature")}
     ds = records.build(columns["station"], columns["time"], columns["known"], values, columns["reference_time"])
     ds.attrs = {"title": "demonstration weather forecasts", "comment": NOT_REAL}

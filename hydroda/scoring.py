@@ -13,7 +13,7 @@ from hydroda.quality import FAIL
 from hydroda.schema import LEADS, hours, months
 from hydroda.settings import Settings
 from hydroda.units import HOUR, iso
-from hydroda.verification import DIMS
+from hydroda.verification import DIMS, Sample
 from hydroda.window import CONTEXT, FORCINGS, View
 
 LOOK_BACK = 48  # hours in which the newest observation of a published forecast is looked for
@@ -38,6 +38,14 @@ def verify(
     path = domain.store.product_path(label, end)
     netcdf.write(scores, path, record_dim=None)
     return path
+
+
+def samples(settings: Settings, start: np.datetime64, end: np.datetime64, forcing: str) -> dict[str, Sample]:
+    """What is scored of each calibrated station in the hindcasts with one forcing. Raises ValueError for none."""
+    domain = domains.load(settings)
+    archive = verification.pool(_archives(domain, start, end, forcing))
+    observed = _observed(domain, start, end)
+    return {m.station: verification.common_sample(archive, observed, m.station, m.correction) for m in domain.members}
 
 
 def _archives(domain: Domain, start: np.datetime64, end: np.datetime64, forcing: str) -> list[xr.Dataset]:

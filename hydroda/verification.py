@@ -8,7 +8,7 @@ the verifying observation, all its quantiles and every baseline are there: metho
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -80,6 +80,16 @@ COUNTS = {
 }
 
 
+class Sample(NamedTuple):
+    """Of one station, NaN outside of the common sample: forecasts (method, F, L), observations (F, L) and bounds of
+    intervals by name (F, L), m³/s; and the `COUNTS` (L,)."""
+
+    forecasts: xr.DataArray
+    observed: xr.DataArray
+    bounds: dict[str, xr.DataArray]
+    counts: dict[str, xr.DataArray]
+
+
 def verify(archives: Iterable[xr.Dataset], observed: xr.DataArray, corrections: Mapping[str, Correction]) -> xr.Dataset:
     """Scores (method, forecast_period, station) of all archives together; of the intervals without method.
 
@@ -97,10 +107,7 @@ def verify(archives: Iterable[xr.Dataset], observed: xr.DataArray, corrections: 
         if lacking:
             raise KeyError(f"no {what} for {', '.join(lacking)}, which the archive has forecasts for")
     own = tuple(name for name in OWN if _tells(archive, f"discharge_{name}"))
-    parts = [
-        _station(archive.sel(station=[s]), _verifying(archive, observed.sel(station=s)), corrections[s], own)
-        for s in stations
-    ]
+    parts = [_scores(common_sample(archive, observed, s, corrections[s], own), s) for s in stations]
     scores = xr.concat(parts, "station")[[*BY_METHOD, *OF_FORECAST, *COUNTS]].assign_coords(station=stations)
     first, last = archive.forecast_reference_time.values[[0, -1]]
     for name, score in {**BY_METHOD, **OF_FORECAST, **COUNTS}.items():
@@ -157,19 +164,30 @@ def _verifying(archive: xr.Dataset, observed: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(values, {issue.name: issue.values, lead.name: lead.values}, DIMS[:2])
 
 
-def _station(archive: xr.Dataset, observed: xr.DataArray, fitted: Correction, own: Sequence[str]) -> xr.Dataset:
-    """All scores of one station: archive (F, L, 1), observations (F, L)."""
+def common_sample(
+    archive: xr.Dataset, observed: xr.DataArray, station: str, fitted: Correction, own: Sequence[str] = OWN
+) -> Sample:
+    """What is scored of a station in a pooled archive: its forecast, the parts of it called `own`, all baselines."""
+    archive, seen = archive.sel(station=[station]), _verifying(archive, observed.sel(station=station))
     bounds = {name: archive[name].squeeze("station", drop=True).astype(np.float64) for name in BOUNDS}
     forecasts = _methods(archive, fitted, own)
     there = forecasts.notnull()
     elsewhere = ~there.any(DIMS[:2]) & forecasts["method"].isin(own)  # another station has networks, this one has not
     complete = (there | elsewhere).all("method") & np.logical_and.reduce([b.notnull() for b in bounds.values()])
-    seen = observed.notnull()
-    sample = complete & seen
-    over = "forecast_reference_time"
-    counts = {"n": sample.sum(over), "n_unobserved": (~seen).sum(over), "n_incomplete": (seen & ~complete).sum(over)}
-    forecasts, observed = forecasts.where(sample), observed.where(sample)
-    bounds = {name: bound.where(sample) for name, bound in bounds.items()}
+    known = seen.notnull()
+    common = complete & known
+    counts = {
+        "n": common.sum(DIMS[0]),
+        "n_unobserved": (~known).sum(DIMS[0]),
+        "n_incomplete": (known & ~complete).sum(DIMS[0]),
+    }
+    bounds = {name: bound.where(common) for name, bound in bounds.items()}
+    return Sample(forecasts.where(common), seen.where(common), bounds, counts)
+
+
+def _scores(found: Sample, station: str) -> xr.Dataset:
+    """All scores of one station."""
+    forecasts, observed, bounds, counts = found
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
         # An empty sample and a river that never changes have no score: NaN says so.
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -177,10 +195,10 @@ def _station(archive: xr.Dataset, observed: xr.DataArray, fitted: Correction, ow
         values = {**_point_scores(forecasts, observed), **_interval_scores(bounds, observed)}
         single = abs(forecasts - observed)
         law = _crps(forecasts.sel({"method": "forecast"}, drop=True), bounds, observed)
-        values["crps"] = single.where(single["method"] != "forecast", law).mean(over)
+        values["crps"] = single.where(single["method"] != "forecast", law).mean(DIMS[0])
     scores = xr.Dataset(values)
     scores = scores.where(np.isfinite(scores)).assign({name: count.astype(np.int32) for name, count in counts.items()})
-    return scores.transpose("method", "forecast_period").expand_dims(station=archive.station.values, axis=-1)
+    return scores.transpose("method", "forecast_period").expand_dims(station=[station], axis=-1)
 
 
 def _methods(archive: xr.Dataset, fitted: Correction, own: Sequence[str]) -> xr.DataArray:
