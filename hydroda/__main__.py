@@ -454,12 +454,12 @@ def drift(
 
 @app.command(sort_key=13)
 def reproduce(
-    study: Literal["pauwels2013", "rkn2025"], /, *, out: Path = Path("reproduction"), quick: bool = False
+    study: Literal["pauwels2013", "rkn2025", "sun2026"], /, *, out: Path = Path("reproduction"), quick: bool = False
 ) -> int:
     """Make a study of the literature again: its tables beside those published, and its pictures. Needs no settings.
 
-    Stopped, rkn2025 goes on where it was. pauwels2013 needs the folder of real data that HYDRODA_REAL_DATA names.
-    [default: ../shared/data]
+    Stopped, rkn2025 and sun2026 go on where they were. pauwels2013 and sun2026 need the folder of real data that
+    HYDRODA_REAL_DATA names. [default: ../shared/data]
 
     Example: HYDRODA_REAL_DATA=~/data hydroda reproduce pauwels2013 --out biases
 
@@ -467,7 +467,8 @@ def reproduce(
     ----------
     study
         pauwels2013: biases of forecast and gauge at once, HBV on the Zwalm;
-        rkn2025: learned gains under observation errors of two sizes (Mortada et al. 2025).
+        rkn2025: learned gains under observation errors of two sizes (Mortada et al. 2025);
+        sun2026: a learned gain inside a rainfall-runoff model (after Sun et al. 2026) on four real catchments.
     out
         Where tables and pictures are written.
     quick

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 REAL_DATA = "../shared/data"
-STUDIES = {"pauwels2013": "pauwels2013.everything", "rkn2025": "rkn2025"}  # and the file of each
+STUDIES = {"pauwels2013": "pauwels2013.everything", "rkn2025": "rkn2025", "sun2026": "sun2026"}  # and the file of each
 OVERLAP = 240 * HOUR  # how far before the newest observation a source is asked again, for what came late
 
 

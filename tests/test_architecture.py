@@ -34,7 +34,16 @@ TORCH = {
     "reproduction.rkn2025",
 }  # and all of filters and models
 # where the numerics meet the store; loaded by steps in need
-MEETING = {"comparison", "start", "operation", "hindcasting", "fitting", "drift", "learning"}
+MEETING = {
+    "comparison",
+    "start",
+    "operation",
+    "hindcasting",
+    "fitting",
+    "drift",
+    "learning",
+    "reproduction.sun2026",
+}
 FAMILY_TOOLS = {"recipe", "beliefs", "nested", "algebra", "noise", "networks", "learned"}
 
 
@@ -161,8 +170,10 @@ def test_a_source_knows_the_contract_only():
         )
 
 
-def test_only_steps_know_the_store_and_only_flows_and_the_command_line_know_the_steps():
-    assert {n for n, t in ALL.items() if "hydroda.steps" in t} <= {"hydroda.__main__"} | {
+def test_only_steps_know_the_store_and_only_who_drives_a_deployment_knows_the_steps():
+    """Flows, the command line, and the study that makes deployments as a person would."""
+    driving = {"hydroda.__main__", "hydroda.reproduction.sun2026"}
+    assert {n for n, t in ALL.items() if "hydroda.steps" in t} <= driving | {
         n for n in MODULES if n.startswith("flows.")
     }
     numerics = {*within("filters"), *within("models"), *within("sources"), *(f"hydroda.{n}" for n in TORCH)}
