@@ -1,0 +1,299 @@
+"""The study of a learned gain in a rainfall-runoff model: numbers by hand, and the command on a small deployment."""
+
+import gzip
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import SMALL
+from test_verification import HALVED, archive, observations
+
+from hydroda import steps, verification
+from hydroda.__main__ import main
+from hydroda.correction import BASELINES
+from hydroda.domain import store_of
+from hydroda.known import forecast_table, newest_forecast
+from hydroda.progress import silent
+from hydroda.reproduction import sun2026, sun2026_report, sun2026_scores
+from hydroda.reproduction.sun2026 import RIVERS, River
+from hydroda.reproduction.sun2026_scores import CLASSICAL, LEADS, METHODS, Result, coverage, ratio_interval, scored
+from hydroda.schema import LEADS as EVERY
+from hydroda.schema import hours
+from hydroda.settings import load
+from hydroda.units import HOUR
+from hydroda.verification import BOUNDS, DIMS, Sample
+
+START = np.datetime64("2003-01-01T00", "ns")
+LAST = LEADS.index(24)
+FIRST_ISSUE, LAST_ISSUE = np.datetime64("2003-06-10T00", "ns"), np.datetime64("2003-06-11T23", "ns")
+SMALLEST = River(40.0, (47.0, 9.8), 480.0, ("2003-01-21", "2003-05-10T23"), "2003-05-31T23", ("2003-06-10", "x"))
+
+
+def sample(errors: dict[str, np.ndarray | float], observed: np.ndarray, half_width: float = 1.0) -> Sample:
+    """Forecasts that err by so much (F, 24), one hour after the other, within an interval of this half width."""
+    seen = np.broadcast_to(observed[:, None], (observed.size, EVERY.size)).astype(float)
+    coords = {DIMS[0]: START + np.arange(observed.size) * HOUR, DIMS[1]: EVERY}
+    names = ["forecast", "filter", "networks", *BASELINES]
+    values = np.stack([seen + errors.get(name, 1.0) for name in names])
+    truth = xr.DataArray(seen, coords, DIMS[:2])
+    forecasts = xr.DataArray(values, {"method": names, **coords}, ("method", *DIMS[:2]))
+    return Sample(forecasts, truth, {BOUNDS[0]: truth - half_width, BOUNDS[-1]: truth + half_width}, {})
+
+
+def result(**changed) -> Result:
+    """One that reaches everything, barely."""
+    by_lead = {name: (value,) * len(LEADS) for name, value in (("ratio", 0.95), ("low", 0.9), ("high", 1.0))}
+    nse = {name: (0.5,) * len(LEADS) for name in METHODS}
+    same = {"n": (10,) * len(LEADS), "best": ("filter",) * len(LEADS)}
+    inside = {"inside": (88.0,) * len(LEADS), "inside_high": (80.0,) * len(LEADS)}
+    return replace(Result("wye", "observed", nse=nse, **by_lead, **same, **inside), **changed)
+
+
+def at(lead: int, value: float, otherwise: float) -> tuple[float, ...]:
+    return tuple(value if each == lead else otherwise for each in LEADS)
+
+
+def test_scores_are_those_by_hand():
+    """Observations 1, 2, 3, 4 have the variance 1.25."""
+    of_open_loop = np.where(EVERY == 24, 0.4, 1.0)
+    errors = {"forecast": 0.2, "filter": 0.5, "networks": -0.3, "open_loop": of_open_loop}
+    found = scored("wye", "none", sample(errors, np.array([1.0, 2.0, 3.0, 4.0])))
+    assert found.n == (4,) * len(LEADS)
+    assert found.best == at_names("open_loop", "filter")
+    assert found.ratio == pytest.approx(at(24, 0.04 / 0.16, 0.04 / 0.25))
+    expected = {"forecast": 0.04, "filter": 0.25, "networks": 0.09, "filter_and_networks": 0.01, "persistence": 1.0}
+    for name, error in expected.items():
+        assert found.nse[name] == pytest.approx((1 - error / 1.25,) * len(LEADS)), name
+    assert found.nse["open_loop"][LAST] == pytest.approx(1 - 0.16 / 1.25)
+    assert found.inside == (100.0,) * len(LEADS)
+
+
+def at_names(last: str, otherwise: str) -> tuple[str, ...]:
+    return tuple(last if lead == 24 else otherwise for lead in LEADS)
+
+
+def test_networks_do_not_count_as_classical_and_may_be_missing():
+    observed = np.arange(5.0)
+    found = scored("wye", "none", sample({"forecast": 0.1, "networks": 0.01, "filter": 0.2}, observed))
+    assert set(found.best) == {"filter"} and "networks" not in CLASSICAL and "filter_and_networks" not in CLASSICAL
+    without = scored("wye", "none", sample({"forecast": 0.1, "networks": np.nan, "filter": 0.2}, observed))
+    assert np.isnan(without.nse["networks"]).all() and np.isnan(without.nse["filter_and_networks"]).all()
+    assert without.ratio == found.ratio
+
+
+def test_a_missing_observation_counts_for_nobody():
+    observed = np.array([1.0, np.nan, 3.0])
+    found = scored("wye", "none", sample({"forecast": 0.1, "filter": 0.2}, observed))
+    assert found.n == (2,) * len(LEADS) and found.ratio == pytest.approx((0.25,) * len(LEADS))
+    assert found.nse["forecast"] == pytest.approx((1 - 0.01,) * len(LEADS))
+
+
+def test_scores_agree_with_those_of_verify():
+    random, count = np.random.default_rng(5), 300
+    truth = np.exp(0.1 * random.normal(size=(count + 24, 1)).cumsum(0))
+    ahead = np.arange(count)[:, None] + EVERY
+    spread = np.full((count, 24, 1), 0.2)
+    parts = [truth[ahead] * np.exp(spread * random.normal(size=spread.shape)) for _ in range(3)]
+    made = archive(
+        START + np.arange(count) * HOUR, parts[0], spread, 1.3 * truth[ahead], truth[:count], truth[:count], "a"
+    )
+    made = made.assign(discharge_filter=(DIMS, parts[1]), discharge_networks=(DIMS, parts[2]))
+    observed = np.where(random.random(truth.shape) < 0.05, np.nan, truth)
+    seen = observations(START + np.arange(count + 24) * HOUR, observed, "a")
+    theirs = verification.verify([made], seen, {"a": HALVED}).sel(station="a", forecast_period=list(LEADS))
+    ours = scored("a", "observed", verification.common_sample(verification.pool([made]), seen, "a", HALVED))
+    assert ours.n == tuple(theirs.n.values)
+    for name in theirs.method.values:
+        assert ours.nse[str(name)] == pytest.approx(theirs.nse.sel({"method": name}).values), name
+    assert ours.inside == pytest.approx(theirs.coverage_90.values) and 80 < ours.inside[0] < 97
+
+
+def test_the_interval_is_that_of_all_ways_to_draw_two_weeks():
+    """Twice the first week, each once, twice the second: ratios 0.5, 1, 1.5 with chances 1/4, 1/2, 1/4."""
+    issued, against, block = np.array([[1.0], [3.0]]), np.array([[2.0], [2.0]]), np.array([0, 1])
+    assert ratio_interval(issued, against, block).ravel() == pytest.approx([0.5, 1.5])
+    more = ratio_interval(np.array([[1.0]] * 9 + [[3.0]]), np.full((10, 1), 2.0), np.arange(10), draws=20_000)
+    chance = {0: 0.9**10, 1: 10 * 0.1 * 0.9**9, 2: 45 * 0.01 * 0.9**8, 3: 120 * 0.001 * 0.9**7}
+    assert (
+        sum(chance[k] for k in (0, 1, 2)) < 0.95 < sum(chance.values())
+    )  # so 95 % lies at three draws of the bad week
+    assert more.ravel() == pytest.approx([0.5, (7 * 1 + 3 * 3) / 20])
+
+
+def test_the_interval_is_as_wide_as_few_weeks_are_and_not_as_many_hours():
+    random = np.random.default_rng(2)
+    weekly = np.repeat(random.exponential(size=(20, 1)), 168, 0)
+    against, block = np.ones_like(weekly), np.repeat(np.arange(20), 168)
+    wide, narrow = (np.ptp(ratio_interval(weekly, against, each)) for each in (block, np.arange(weekly.size)))
+    assert wide > 5 * narrow
+    same = ratio_interval(0.8 * weekly, weekly, block)
+    assert same.ravel() == pytest.approx([0.8, 0.8])
+    assert np.array_equal(ratio_interval(weekly, against, block), ratio_interval(weekly, against, block))
+
+
+def test_scores_are_drawn_by_weeks():
+    """A good week and a bad one: drawn by the hour, the ratio would hardly vary."""
+    error = np.repeat([np.sqrt(0.5), np.sqrt(1.5)], 168)[:, None]
+    found = scored("wye", "none", sample({"forecast": error}, np.arange(336.0)))
+    assert found.ratio == pytest.approx((1.0,) * len(LEADS))
+    assert found.low == pytest.approx((0.5,) * len(LEADS)) and found.high == pytest.approx((1.5,) * len(LEADS))
+
+
+def test_coverage_of_the_highest_flows_is_that_of_their_twentieth():
+    observed = np.arange(1.0, 101.0)[:, None]
+    high = np.where(observed >= 99, 50.0, 200.0)
+    total, top = coverage(observed, np.zeros_like(observed), high)
+    assert total.tolist() == [98.0] and top == pytest.approx([60.0])  # of 96 … 100 two are missed
+    gap = np.where(observed == 100, np.nan, observed)
+    assert coverage(gap, np.zeros_like(observed), high)[0] == pytest.approx([100 * 98 / 99])
+
+
+@pytest.mark.parametrize(
+    ("changed", "met", "told"),
+    [
+        ({}, [True] * 4, (0, "0.950", 1)),
+        ({"ratio": at(18, 1.02, 0.9)}, [True] * 4, (0, "1.020", 18)),
+        ({"ratio": at(18, 1.021, 0.9)}, [False, True, True, True], (0, "1.021", 18)),
+        ({"ratio": at(3, 0.96, 0.9)}, [True, False, True, True], (1, "0.960", 3)),
+        ({"ratio": at(12, 0.951, 0.9)}, [True, False, True, True], (1, "0.951", 12)),
+        ({"ratio": at(2, 1.0, 0.9)}, [True] * 4, (1, "0.900", 3)),
+        ({"inside": at(12, 92.1, 90.0)}, [True, True, False, True], (2, "92.1 %", 12)),
+        ({"inside": at(6, 87.9, 90.0)}, [True, True, False, True], (2, "87.9 %", 6)),
+        ({"inside": at(9, 10.0, 90.0)}, [True] * 4, (2, "90.0 %", 1)),
+        ({"inside_high": at(24, 79.9, 99.0)}, [True, True, True, False], (3, "79.9 %", 24)),
+    ],
+)
+def test_criteria_are_met_up_to_their_limits(changed, met, told):
+    found = sun2026_report.criteria(result(**changed))
+    which, words, lead = told
+    assert [each[0] for each in found] == met and found[which][1:] == (words, lead)
+
+
+def test_the_page_says_what_every_number_is_of(tmp_path):
+    missing = result(forcing="none", n=at(24, 9, 10), ratio=at(18, 1.1, 0.9))
+    missing.nse.update(forecast=(0.75,) * len(LEADS), networks=(np.nan,) * len(LEADS))
+    results = [result(), missing]
+    rain = {"wye": ((0.8, 0.9), (0.7, 0.85), (0.6, 0.8))}
+    text = sun2026_report.page(results, {"wye": RIVERS["wye"].told(31)}, rain)
+    assert "## wye: calibrated and trained 1987-05-01 to 1988-03-31, validated to 1988-06-30, " in text
+    assert "forecasts issued 1988-07-01 to 1988-07-31" in text
+    assert "NSE, wye, no rain in the lead hours, n = 9 to 10 forecasts" in text
+    assert f"| hydroda | {' | '.join(['**0.750**'] * 8)} |" in text
+    assert f"| networks alone | {' | '.join('–' * 8)} |" in text
+    assert "| wye, rain as observed | 0.950 (0.900–1.000) |" in text and "| … against | filter alone |" in text
+    assert "| wye, no rain | no (1.100 at 18 h) | yes (0.900 at 3 h) | yes (88.0 % at 1 h) |" in text
+    assert "| wye | 0.80, 0.90 | 0.70, 0.85 | 0.60, 0.80 |" in text
+    assert all(verification.LABELS[name] in text for name in BASELINES)
+    paths = sun2026_report.write(tmp_path, text, results)
+    assert [path.name for path in paths] == ["sun2026.md", "sun2026.json", "sun2026.png"]
+    numbers = json.loads(paths[1].read_text(), parse_constant=pytest.fail)
+    assert numbers[1]["nse"]["networks"] == [None] * 8 and numbers[0]["nse"]["networks"] == [0.5] * 8
+    assert 5_000 < paths[2].stat().st_size < 150_000
+
+
+def test_the_figure_has_a_panel_for_each_catchment_and_a_line_for_each_forcing():
+    names, forcings = ("wye", "posina", "l0123003"), sun2026_report.FORCINGS
+    results = [result(catchment=name, forcing=forcing) for name in names for forcing in forcings]
+    panels = [axes for axes in sun2026_report.figure(results).axes if axes.axison]
+    assert [axes.get_title(loc="left") for axes in panels] == list(names)
+    for axes in panels:
+        assert {*axes.get_legend_handles_labels()[1]} == set(forcings.values()) and len(axes.collections) == 3
+
+
+@pytest.fixture
+def alone(deployed, tmp_path):
+    """The folder of a calibrated deployment of one gauge, "ach", below a folder of a quick study."""
+    folder = tmp_path / "sun2026-quick" / "ach"
+    shutil.copytree(deployed.parent, folder)
+    before, _ = SMALL.split("[[catchment]]\nid = 'bregenz'")
+    (folder / "hydroda.toml").write_text(f"{before}pet_mm_per_year = 480.0\n")
+    return folder
+
+
+def test_degraded_weather_is_there_in_time_and_not_the_truth(alone):
+    settings = load(alone / "hydroda.toml")
+    spans = sun2026.degrade(settings, "ach", FIRST_ISSUE, LAST_ISSUE)
+    assert all(0.2 < correlation < 0.995 and 0.4 < amount < 1.3 for correlation, amount in spans)
+    assert spans[0][0] > spans[2][0]  # worse with lead
+    store = store_of(settings)
+    told = store.forecasts(["ach"], FIRST_ISSUE - 48 * HOUR, LAST_ISSUE + 48 * HOUR)
+    table = forecast_table(told, ["ach"])
+    for issue in hours(FIRST_ISSUE, LAST_ISSUE):
+        values, runs = newest_forecast(table, issue + EVERY * HOUR, settings.known_by(issue))
+        assert np.isfinite(values["precipitation"]).all() and (runs["precipitation"] < issue).all(), issue
+    again = sun2026.degrade(settings, "ach", FIRST_ISSUE, LAST_ISSUE)
+    assert again == spans and store.forecasts(["ach"], *told["time"].values[[0, -1]]).equals(
+        told.sel(record=told["time"].values <= told["time"].values[-1])
+    )
+
+
+def test_a_deployment_is_made_once_and_with_its_periods(deployed, tmp_path, monkeypatch):
+    monkeypatch.setitem(RIVERS, "ach", SMALLEST)
+    data, folder, done = tmp_path / "data", tmp_path / "ach", []
+    (data / "ach").mkdir(parents=True)
+    with gzip.open(data / "ach" / "ach_hourly.csv.gz", "wt") as file:
+        file.write("time,precipitation,discharge\n2003-01-01T00:00,0.1,2.0\n2003-01-01T01:00,0.2,2.1\n")
+    calibrated = store_of(load(deployed)).read_parameters("ach")
+
+    def calibrate(settings, stations, start, end, *, validation, progress, effort):
+        done.append(("calibrate", *map(str, (start, validation, end)), effort))
+        store_of(settings).write_parameters("ach", calibrated)
+        return [steps.Calibration("ach", "")]
+
+    def train(settings, stations, start, validation, end, *, progress, effort):
+        done.append(("train", *map(str, (start, validation, end)), effort))
+        own = calibrated | {"taught": {"sha256": "0", "report": {}}}
+        store_of(settings).write_parameters("ach", own)
+        return [steps.Calibration("ach", "")]
+
+    monkeypatch.setattr(steps, "calibrate", calibrate)
+    monkeypatch.setattr(steps, "train", train)
+    periods = [f"{time}:00:00.000000000" for time in ("2003-01-21T00", "2003-05-11T00", "2003-05-31T23")]
+    for _ in range(2):  # the second time nothing is left to do
+        settings = sun2026.deployed(data, folder, "ach", sun2026.QUICK, silent)
+        assert [(name, *times) for name, *times, _ in done] == [("calibrate", *periods), ("train", *periods)]
+    assert [effort for *_, effort in done] == [sun2026.QUICK.search, sun2026.QUICK.training]
+    assert settings.catchment("ach").pet_mm_per_year == 480.0 and settings.catchment("ach").lat == 47.0
+    store_of(settings).write_parameters("ach", calibrated)
+    monkeypatch.setattr(steps, "train", lambda *_, **__: [steps.Calibration("ach", "not trained: why", failed=True)])
+    with pytest.raises(ValueError, match="not trained: why"):
+        sun2026.deployed(data, folder, "ach", sun2026.QUICK, silent)
+
+
+def test_without_the_data_it_says_what_it_needs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HYDRODA_REAL_DATA", str(tmp_path / "nowhere"))
+    assert main(["reproduce", "sun2026", "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert all(f"{name}_hourly.csv.gz" in said for name in RIVERS) and "HYDRODA_REAL_DATA" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_scores_a_deployment_that_is_there(alone, tmp_path, monkeypatch, capsys):
+    """Without any data folder; what was forecast is not forecast again."""
+    own = replace(SMALLEST, test=("2003-06-10", "2003-06-30"))
+    monkeypatch.setitem(RIVERS, "ach", own)
+    monkeypatch.setattr(sun2026, "QUICK", replace(sun2026.QUICK, rivers=("ach",), days=2))
+    monkeypatch.setattr(steps, "train", lambda *_, **__: [steps.Calibration("ach", "")])
+    monkeypatch.setenv("HYDRODA_REAL_DATA", str(tmp_path / "nowhere"))
+    command = ["reproduce", "sun2026", "--quick", "--out", str(tmp_path)]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert (alone.parent / sun2026_report.PAGE).read_text() in printed and str(alone.parent / "sun2026.png") in printed
+    assert all(f"NSE, ach, {forcing} in the lead hours" in printed for forcing in sun2026_report.FORCINGS.values())
+    found = {r["forcing"]: r for r in json.loads((alone.parent / "sun2026.json").read_text())}
+    assert all(r["n"] == [48] * len(LEADS) for r in found.values())
+    forecasts = [found[name]["nse"]["open_loop"] for name in ("observed", "archived", "none")]
+    assert forecasts[0] != forecasts[1] != forecasts[2]  # each has other rain
+    assert {r["nse"]["persistence"][0] for r in found.values()} == {found["none"]["nse"]["persistence"][0]}
+    archives = {path: path.stat().st_mtime_ns for path in alone.glob("store/*/hindcast/*/*.nc")}
+    assert len(archives) == 3
+    assert main(command) == 0
+    assert capsys.readouterr().out == printed
+    assert {path: path.stat().st_mtime_ns for path in archives} == archives
+
+
+def test_blocks_are_weeks():
+    assert sun2026_scores.BLOCK / HOUR == 168 and sun2026_scores.DRAWS == 1000
