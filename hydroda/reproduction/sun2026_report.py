@@ -40,7 +40,7 @@ def page(
         "One forecast every hour of the test period of each catchment, scored at leads "
         f"{', '.join(map(str, LEADS))} h, all methods on the same hours. *hydroda* is what is issued: at each lead the "
         "filter, networks beside it, their mean, or a baseline, chosen by the validation part and by later errors. "
-        f"Baselines: {baselines}.",
+        f"Baselines: {baselines}. A dash: networks do not run where validation chose them at no lead.",
         "## Against the best classical method",
         ratio_table(results),
         "## Intervals",
