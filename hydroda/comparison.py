@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hydroda import catalogue, files, hindcasting, netcdf, scoring, verification
+from hydroda.choice import FILTER
 from hydroda.domain import store_of
 from hydroda.progress import Progress, among
 from hydroda.settings import Filter, Settings
@@ -108,12 +109,13 @@ def table(results: Sequence[Compared], station: str) -> str:
             continue
         of = result.scores["stations"][station]
         for method in of["methods"] if not rows else ():
-            if method != "forecast":
+            if method not in ("forecast", *verification.OWN):
                 label = verification.LABELS[method]
                 rows[label] = [of["methods"][method]["nse"][lead - 1] for lead in LEADS], "| |"
         inside = [of["coverage_90"][lead - 1] for lead in (1, 24)]
         told = " / ".join("–" if value is None else f"{value:.0f}" for value in inside)
-        nse = [of["methods"]["forecast"]["nse"][lead - 1] for lead in LEADS]
+        # what is issued may be another method's; it is left out of the scores where it is the filter's throughout
+        nse = [of["methods"].get(FILTER, of["methods"]["forecast"])["nse"][lead - 1] for lead in LEADS]
         rows[result.name] = nse, f"| {told} | {result.seconds:.0f} |"
     values = [nse for nse, _ in rows.values()]
     best = [max((v for v in column if v is not None), default=None) for column in zip(*values, strict=True)]

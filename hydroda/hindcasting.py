@@ -32,7 +32,7 @@ from hydroda.verification import DIMS, OWN
 from hydroda.window import CONTEXT, Lead, View
 
 log = logging.getLogger(__name__)
-BELIEF = "belief-hindcast"
+BELIEF = "belief-hindcast"  # of each forcing its own, since ledgers differ
 ROWS = 8192  # forecasts rolled out together
 
 
@@ -104,13 +104,13 @@ def _month(
 ) -> tuple[Path, list[Run]]:
     """The archive of a month, and where its groups stand after it; if it was there, nowhere: the store knows."""
     path, attrs = domain.store.archive_path(forcing, cycles[0]), _attributes(domain, forcing)
-    belief = domain.store.belief_path(cycles[-1], BELIEF)
+    belief = domain.store.belief_path(cycles[-1], f"{BELIEF}-{forcing}")
     standing = _standing(path, attrs)
     complete = standing is not None and np.isin(cycles, standing[DIMS[0]].values).all()
     if complete and not products and netcdf.sidecar_path(belief).exists():
         told(cycles.size, cycles[-1])
         return path, []
-    runs = [_enter(domain, group, cycles, before[i] if before else None) for i, group in enumerate(groups)]
+    runs = [_enter(domain, group, cycles, forcing, before[i] if before else None) for i, group in enumerate(groups)]
     waiting: list[Waiting] = [[] for _ in runs]
     columns = _columns(domain, cycles)
     for place, cycle in enumerate(cycles):
@@ -130,10 +130,10 @@ def _month(
     return path, runs
 
 
-def _enter(domain: Domain, group: Group, cycles: np.ndarray, before: Run | None) -> Run:
+def _enter(domain: Domain, group: Group, cycles: np.ndarray, forcing: str, before: Run | None) -> Run:
     """A group at the beginning of a month, on its way already or from the start that a live run would find."""
     if before is None:
-        start = begin(domain, group, cycles[0], BELIEF)
+        start = begin(domain, group, cycles[0], f"{BELIEF}-{forcing}")
         stand = Trail(start.moment, None, ()), start.ledger, start.kind, start.age
     else:
         stand = before.trail, before.ledger, before.start_kind, before.start_age

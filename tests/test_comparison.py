@@ -56,7 +56,8 @@ def test_filters_are_compared_and_those_that_do_not_apply_say_why(settings, tmp_
     assert rows["sigma.ukf"] != rows["ensemble.etkf"]
     assert heard[-1][0] == 1.0
     own = steps.hindcast(settings, *period)
-    score = steps.score_json(steps.verify(settings, *period))["stations"]["bregenz"]["methods"]["forecast"]["nse"]
+    methods = steps.score_json(steps.verify(settings, *period))["stations"]["bregenz"]["methods"]
+    score = methods.get("filter", methods["forecast"])["nse"]
     assert f"{score[0]:.3f}" in rows["sigma.ukf"][0] and own
     heard.clear()
     assert steps.compare(settings, names[:1], *period, tmp_path / "c").splitlines()[0] in text  # nothing is run again

@@ -61,7 +61,7 @@ def test_forecasts_rolled_out_together_are_those_rolled_out_alone(settings):
     paths = steps.hindcast(settings, FIRST, end, forcing="observed")
     together = netcdf.read(paths[0])
     shutil.rmtree(store_of(settings).folder / "hindcast")
-    shutil.rmtree(store_of(settings).folder / "belief-hindcast")
+    shutil.rmtree(store_of(settings).folder / "belief-hindcast-observed")
     alone = netcdf.read(steps.hindcast(settings, FIRST, end, forcing="observed", products=True)[0])
     xr.testing.assert_allclose(together, alone, rtol=1e-6)
 

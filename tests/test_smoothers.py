@@ -167,8 +167,9 @@ def test_what_is_certain_is_no_obstacle(way):
     m0[3], g[3] = torch.ones(3, 3) / 3 + 1e-3 * m0[3], 1e-3 * g[3]  # one that nearly forgets, which is another thing
     of = replace(of, cov=cov, parts=(m0, h, b, g, r))
     assert torch.linalg.matrix_rank(kalman(of.system).forecast(start(kalman(of.system), of), of.hour(0)).cov).min() < 3
-    # differences of sigma points round by more than slopes do, which counts where little variance is left
-    agree(smoothed(way, of), exact(of), 1e-9 if WAYS[way][1] is tangent else 1e-6)
+    # rounding, by more in differences of sigma points than in slopes, counts where little variance is left: by 1e-8 or
+    # less, as the processor adds
+    agree(smoothed(way, of), exact(of), 1e-7 if WAYS[way][1] is tangent else 1e-6)
 
 
 @each_way

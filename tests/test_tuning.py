@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from hydroda import tuning
+from hydroda import intervals, tuning
 from hydroda.calibration import open_loop
 from hydroda.filters import linear, sigma
 from hydroda.models import hbv
@@ -57,7 +57,7 @@ def test_sized_errors_explain_the_innovations():
     np.testing.assert_allclose(ratio, ratio[0])
     assert found[-1] == levels()[-1] and not np.isclose(ratio[0], 1.0, rtol=0.1)
     _, nis = judged(found, sigma.ukf)
-    assert np.mean(nis < chi2.ppf(tuning.SHARE, 1)) == pytest.approx(tuning.SHARE, abs=0.02)
+    assert np.mean(nis < chi2.ppf(intervals.SHARE, 1)) == pytest.approx(intervals.SHARE, abs=0.02)
 
 
 def test_a_filter_forecasts_better_than_no_filter_and_every_candidate_is_judged_alone():
