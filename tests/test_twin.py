@@ -76,10 +76,10 @@ def test_gaps_last_as_long_as_stated():
     assert not small().observation.isnan().any()
 
 
-def test_with_hardly_any_error_every_filter_is_right():
+def test_with_hardly_any_error_the_open_loop_is_nearly_right_and_a_filter_more_so():
     found = twin.rivers(2, 4, settle=2, size=1e-6)
-    score = trial.run("sigma.ukf", sigma.ukf, found)
-    assert score.discharge < 1e-3
+    torch.testing.assert_close(found.truth[..., :-1], found.open_loop[..., :-1], rtol=1e-3, atol=1e-6)
+    assert trial.run("sigma.ukf", sigma.ukf, found).discharge < 0.8
 
 
 def test_a_filter_that_is_told_the_errors_knows_its_own():
