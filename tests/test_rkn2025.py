@@ -31,7 +31,7 @@ def test_the_filter_that_is_told_the_mean_variance_has_the_error_riccati_gives(l
 
 @pytest.mark.parametrize("level", [20, 60])
 def test_classical_filters_have_their_exact_errors(level):
-    of = drawn(level, *rkn2025.TEST)
+    of = drawn(level, 1000, rkn2025.TEST)
     told = score("so-KF", level, of.series, followed(rkn2025.linear.extended, of.series))
     oracle = score("o-KF", level, of.series, followed(rkn2025.linear.extended, of.series, of.factor))
     merged = score("GPB1", level, of.series, followed(*rkn2025._mixture(of.series)))

@@ -26,7 +26,8 @@ from hydroda.reproduction.constant_speed import FACTORS, LEVELS, SHARES, drawn, 
 from hydroda.reproduction.rkn2025_report import Band, Score
 from hydroda.training import Plan, Task
 
-TRAINING, VALIDATION, TEST = (1000, 1), (100, 2), (1000, 3)  # series, and the seed they are drawn with
+TRAINING, VALIDATION = (1000, 1), (100, 2)  # series, and the seed they are drawn with
+TEST = 3  # the seed of test series; the paper has 1000 of them, on which MSMD still varies by 0.03
 ELSEWHERE = 300  # test series of the levels a network was not trained at
 GAUSSIAN = 40  # level of the comparison where all errors have the variance σ², and the Kalman filter is optimal
 
@@ -88,7 +89,7 @@ def _shorter(networks: Sequence[Network], iterations: int) -> tuple[Network, ...
     )
 
 
-FULL = Study(LEVELS, NETWORKS, tuple(replace(n, seeds=1) for n in (*NETWORKS, SINGLE)), 1000, 100)
+FULL = Study(LEVELS, NETWORKS, tuple(replace(n, seeds=1) for n in (*NETWORKS, SINGLE)), 4000, 100)
 QUICK = Study((20, 40, 60), _shorter(NETWORKS, 60), _shorter(NETWORKS[:1], 60), 300, 50)
 
 
@@ -190,7 +191,7 @@ def _learned(network: Network, weights: Mapping[str, Tensor]) -> Build:
 
 def _level(study: Study, nets: Sequence[tuple[Network, Mapping[str, Tensor]]], level: int) -> Iterator[Score]:
     """The scores of everything at a level, on the same series."""
-    test = drawn(level, study.tested, TEST[1])
+    test = drawn(level, study.tested, TEST)
     yield score("o-KF", level, test.series, followed(linear.extended, test.series, test.factor))
     yield score("so-KF", level, test.series, followed(linear.extended, test.series))
     yield score("GPB1", level, test.series, followed(*_mixture(test.series)))
@@ -209,7 +210,7 @@ def _level(study: Study, nets: Sequence[tuple[Network, Mapping[str, Tensor]]], l
 
 def _gaussian(study: Study, nets: Sequence[tuple[Network, Mapping[str, Tensor]]]) -> Iterator[Score]:
     """The scores where all errors are of one size."""
-    test = drawn(GAUSSIAN, study.tested, TEST[1], mixed=False).series
+    test = drawn(GAUSSIAN, study.tested, TEST, mixed=False).series
     runs = [("Kalman", followed(linear.extended, test))]
     runs += [(network.name, followed(_learned(network, weights), test)) for network, weights in nets]
     for name, found in runs:
@@ -270,7 +271,7 @@ def _kept(
 def _bands(study: Study, nets: Sequence[tuple[Network, Mapping[str, Tensor]]]) -> list[Band]:
     """Errors over time and what is said of them, on the test series of the level in the middle."""
     at = len(study.levels) // 2
-    test = drawn(study.levels[at], study.tested, TEST[1]).series
+    test = drawn(study.levels[at], study.tested, TEST).series
     named: list[tuple[str, Run]] = [("so-KF", followed(linear.extended, test))]
     for network, weights in nets:
         if network.name in ("RKN", "CKN"):
