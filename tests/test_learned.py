@@ -3,6 +3,7 @@
 The laws every filter obeys are in `test_filters`; training is in `test_training`.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,6 +19,8 @@ from hydroda.filters.nested import built, kind
 from hydroda.filters.networks import Layer, dense, gru
 from hydroda.filters.recipe import System
 from hydroda.losses import begin, follow, mahalanobis
+from hydroda.progress import silent
+from hydroda.reproduction import rkn2025
 from hydroda.reproduction.constant_speed import drawn, system
 
 N, Q = 3, 2  # of `gauges`
@@ -234,19 +237,21 @@ def test_the_distance_of_mahalanobis():
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@each
-def test_a_long_run_stays_finite(name):
-    """10⁵ steps under observations that go on, in float32 as trained weights are."""
-    initial, build = MADE[name]
-    series = drawn(40, 4, 9, steps=2000).series
-    w = initial(torch.tensor([[0.4, 0.05]]), torch.ones(1, 1), (1,))
-    made = build(system(series.parameters), weights={path: tensor.float() for path, tensor in w.items()})
-    with torch.no_grad():
-        belief = begin(made, series)
-        for _ in range(50):
-            found = follow(made, belief, series)
-            belief, trace = found.belief, found.cov.diagonal(dim1=-2, dim2=-1).sum(-1)
-            assert torch.isfinite(found.mean).all()
-            if not trace.isnan().all():
-                close(found.cov, found.cov.mT, 1e-12)
-                assert (torch.linalg.eigvalsh(found.cov)[..., 0] >= -1e-9 * trace).all()
+@pytest.mark.parametrize("network", (*rkn2025.NETWORKS, rkn2025.SINGLE), ids=lambda network: network.name)
+def test_a_long_run_stays_finite(network, tmp_path):
+    """10⁵ steps of a body nobody pulls back, after a short training: a gain drawn at random makes no filter."""
+    plan = replace(network.plan, iterations=60, window=25, lengths=rkn2025.GROWING)
+    weights = rkn2025.train(replace(network, seeds=1, plan=plan), tmp_path, silent, (40,), mixed=False)
+    series = drawn(40, 4, 9, steps=100_000, mixed=False).series
+    made = network.build(system(series.parameters), weights=weights)
+    belief = begin(made, series)
+    for hour in range(0, 100_000, 2000):
+        part = series.hours(hour, hour + 2000)
+        with torch.no_grad():
+            found = follow(made, belief, part)
+        belief, trace = found.belief, found.cov.diagonal(dim1=-2, dim2=-1).sum(-1)
+        assert torch.isfinite(found.mean).all(), hour
+        assert (found.mean - part.truth)[..., 0].square().mean().sqrt() < 1.5, hour  # of a gauge with an error of one
+        if not trace.isnan().all():
+            close(found.cov, found.cov.mT, 1e-12)
+            assert (torch.linalg.eigvalsh(found.cov)[..., 0] >= -1e-9 * trace).all()
