@@ -75,7 +75,7 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
         own["errors"] = {name: tuple(pair) for name, pair in own["errors"].items()}
         own["spread"] = {name: tuple(map(tuple, factors)) for name, factors in own["spread"].items()}
         own["between"] = tuple(own["between"])
-        own["choice"] = {name: tuple(methods) for name, methods in own.get("choice", {}).items()}
+        own["choice"] = {name: tuple(methods) for name, methods in own["choice"].items()}
         own["limits"] = Limits(**own["limits"])
         climate = own["climate"]
         own["climate"] = Climate(**{**climate, "temperature": tuple(climate["temperature"])})

@@ -125,5 +125,5 @@ def guarded(ledger: Ledger, method: np.ndarray) -> np.ndarray:
         below = np.where(np.isnan(error[step + 1 :]), np.inf, error[step + 1 :])
         best = below.argmin(0)
         stands_back = (method == name) & (error[step] > CLEARLY * below.min(0))
-        found = np.where(stands_back, np.array(LADDER, found.dtype)[step + 1 + best], found)
+        found = np.where(stands_back, np.array(LADDER)[step + 1 + best], found)
     return found

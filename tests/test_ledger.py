@@ -91,7 +91,7 @@ def erring(**factors):
     ],
 )
 def test_a_method_that_erred_clearly_more_leaves_it_to_the_best_below(chosen, factors, expected):
-    method = np.full((24, C), chosen, object)
+    method = np.full((24, C), chosen)  # as wide as this name and no wider, as where nothing else was chosen
     found = ledger.guarded(erring(**factors), method)
     assert (found[:, :2] == expected).all() and (found[:, 2] == chosen).all()
     told = ledger.reasons(method, found)
