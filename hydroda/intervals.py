@@ -15,6 +15,8 @@ from hydroda.schema import LEADS
 SHARE = 0.9  # of the observations that shall lie within the intervals
 CUTS = (0.2, 0.4, 0.6, 0.8, 0.95)  # quantiles of the flow that was forecast, between classes
 CLASSES = len(CUTS) + 1
+# the highest class is of a few floods, to which model and filter were fitted; those to come will be forecast worse
+WANTED = (SHARE,) * len(CUTS) + (0.5 + SHARE / 2,)
 HALF_WIDTH = float(norm.ppf(0.5 + SHARE / 2))  # of the 90 % interval, in spreads
 EVIDENCE = 30  # forecasts of a class that count as much as those of all classes together
 Factors = tuple[tuple[float, ...], ...]  # (class, 24)
@@ -33,7 +35,8 @@ def class_of(median: np.ndarray, between: np.ndarray) -> np.ndarray:
 def factors(median: np.ndarray, variance: np.ndarray, observed: np.ndarray, between: tuple[float, ...]) -> Factors:
     """Factors on the spread of log discharge that make 90 % intervals about medians (24, f) cover 90 %.
 
-    That of a class with n forecasts is n / (n + 30) its own and otherwise that of all, as geometric means.
+    That of a class with n forecasts is n / (n + 30) its own and otherwise that of all, as geometric means. Of the
+    highest flows 95 % are to be covered: what is too wide of that, the hits to come will narrow (`ledger`).
     """
     median, observed = np.maximum(median, NO_FLOW), np.maximum(observed, NO_FLOW)
     miss = np.abs(np.log(observed / median)) / predictive.spread(median, variance)
@@ -45,5 +48,5 @@ def factors(median: np.ndarray, variance: np.ndarray, observed: np.ndarray, betw
         for k in range(CLASSES):
             own = miss[lead][seen & (which[lead] == k)]
             weight = own.size / (own.size + EVIDENCE)
-            found[k, lead] = np.quantile(own, SHARE) ** weight * every ** (1.0 - weight) if own.size else every
+            found[k, lead] = np.quantile(own, WANTED[k]) ** weight * every ** (1.0 - weight) if own.size else every
     return tuple(map(tuple, (found / HALF_WIDTH).tolist()))

@@ -113,7 +113,7 @@ def test_catchments_are_picked_and_joined():
         np.testing.assert_array_equal(getattr(again, name), values)
 
 
-def test_factors_make_nine_in_ten_inside_in_every_class_that_has_enough():
+def test_factors_make_as_many_inside_as_wanted_in_every_class_that_has_enough():
     f = 20000
     median = np.exp(RANDOM.normal(size=(24, f)))
     between = intervals.cuts(median)
@@ -125,6 +125,6 @@ def test_factors_make_nine_in_ten_inside_in_every_class_that_has_enough():
     spread = np.sqrt(np.log1p(0.04)) * found[which, np.arange(24)[:, None]]
     inside = np.abs(np.log(truth / median)) <= spread * intervals.HALF_WIDTH
     for k in range(intervals.CLASSES):
-        assert inside[which == k].mean() == pytest.approx(0.9, abs=0.025), k
+        assert inside[which == k].mean() == pytest.approx(0.95 if k == intervals.CLASSES - 1 else 0.9, abs=0.025), k
     one = intervals.factors(median[:, :50], variance[:, :50], truth[:, :50], between)
     assert np.ptp(np.array(one)[[0, -1]], 0).max() < np.ptp(found[[0, -1]], 0).max()  # few count little
