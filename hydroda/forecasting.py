@@ -90,7 +90,8 @@ def newest(group: Group, trail: Trail) -> Newest:
 
 class Prospect(NamedTuple):
     """What was rolled out for a group at one issue time, (24, c) [m³/s]: forecasts of all methods, the open loop, the
-    filter's standard deviation; where the rain is a guess, what each hour is worth, members (24, N, c)."""
+    filter's standard deviation; where the rain is a guess, what each hour is worth, members (24, N, c); and what was
+    observed last."""
 
     candidates: dict[str, np.ndarray]
     open_loop: np.ndarray
@@ -98,12 +99,13 @@ class Prospect(NamedTuple):
     guessed: np.ndarray
     status: np.ndarray
     members: np.ndarray | None
+    newest: Newest
 
 
 class Outlook(NamedTuple):
     """Discharge of the lead hours of a group (24, c) [m³/s], the spread of its logarithm, the open loop, what each is
-    worth; by which method of `choice` it was made, which one was chosen before the ledger was asked, and the forecasts
-    of all."""
+    worth; by which method of `choice` it was made, which one was chosen before the ledger was asked, the forecasts of
+    all, and what was observed last."""
 
     median: np.ndarray
     spread: np.ndarray
@@ -113,6 +115,7 @@ class Outlook(NamedTuple):
     method: np.ndarray
     chosen: np.ndarray
     candidates: dict[str, np.ndarray]
+    newest: Newest
 
 
 def outlook(
@@ -142,7 +145,8 @@ def _prospects(group: Group, trails: Sequence[Trail], leads: Sequence[Lead]) -> 
 
     flow, open_loop, deviation = (apart(x) for x in (rolled.median, rolled.open_loop, rolled.variance.sqrt()))
     networks, members = (None if x is None else apart(x) for x in (rolled.networks, rolled.members))
-    last = Newest(*(np.stack(part) for part in zip(*(newest(group, trail) for trail in trails), strict=True)))
+    seen = [newest(group, trail) for trail in trails]
+    last = Newest(*(np.stack(part) for part in zip(*seen, strict=True)))
     memory = np.array([member.residual_hours for member in group.members])
     corrections = [member.correction for member in group.members]
     every = choice.candidates(flow, networks, open_loop, memory, corrections, *last)
@@ -160,6 +164,7 @@ def _prospects(group: Group, trails: Sequence[Trail], leads: Sequence[Lead]) -> 
             guessed[i],
             status[i],
             None if members is None else members[i],
+            seen[i],
         )
         for i in range(len(trails))
     ]
@@ -180,7 +185,7 @@ def _issued(group: Group, trail: Trail, prospect: Prospect, ledger: Ledger) -> t
     own = predictive.spread(median, prospect.deviation**2)
     spread = np.minimum(own * factor * wider, LARGEST_SPREAD)
     status = np.where(np.isfinite(median) & np.isfinite(spread), prospect.status, MISSING).astype(np.int8)
-    given = prospect.open_loop, status, prospect.members, method, chosen, prospect.candidates
+    given = prospect.open_loop, status, prospect.members, method, chosen, prospect.candidates, prospect.newest
     return Outlook(median, spread, *given), noted(ledger, median, spread, prospect.candidates)
 
 

@@ -17,7 +17,7 @@ import xarray as xr
 from hydroda import domain as domains
 from hydroda import known, netcdf, operation, predictive, restart, window
 from hydroda.domain import Domain
-from hydroda.forecasting import Newest, Outlook, Trail, newest, outlook
+from hydroda.forecasting import Outlook, Trail, outlook
 from hydroda.groups import Group, grouped
 from hydroda.known import Changes, ForecastTable
 from hydroda.ledger import Ledger
@@ -193,12 +193,12 @@ def _roll_out(run: Run, queue: Waiting, columns: dict[str, np.ndarray]) -> tuple
     places, trails, leads = zip(*queue, strict=True)
     queue.clear()
     issued, ledger = outlook(run.group, trails, leads, run.ledger)
-    for place, trail, ahead in zip(places, trails, issued, strict=True):
-        _fill(columns, place, run.group.columns, ahead, newest(run.group, trail))
+    for place, ahead in zip(places, issued, strict=True):
+        _fill(columns, place, run.group.columns, ahead)
     return issued, replace(run, ledger=ledger)
 
 
-def _fill(columns: dict[str, np.ndarray], place: int, at: np.ndarray, ahead: Outlook, last: Newest) -> None:
+def _fill(columns: dict[str, np.ndarray], place: int, at: np.ndarray, ahead: Outlook) -> None:
     columns["discharge"][place][:, at] = ahead.median
     columns["discharge_open_loop"][place][:, at] = ahead.open_loop
     for name in OWN:
@@ -206,9 +206,9 @@ def _fill(columns: dict[str, np.ndarray], place: int, at: np.ndarray, ahead: Out
             columns[f"discharge_{name}"][place][:, at] = ahead.candidates[name]
     for level in QUANTILES:
         columns[quantile_name(level)][place][:, at] = predictive.quantile(ahead.median, ahead.spread, level)
-    columns["observed_at_issue"][place, at] = last.observed
-    columns["open_loop_at_issue"][place, at] = last.open_loop
-    columns["observation_age"][place, at] = last.age
+    columns["observed_at_issue"][place, at] = ahead.newest.observed
+    columns["open_loop_at_issue"][place, at] = ahead.newest.open_loop
+    columns["observation_age"][place, at] = ahead.newest.age
 
 
 def _columns(domain: Domain, cycles: np.ndarray) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from hydroda.attributes import Provenance
 from hydroda.choice import METHODS
 from hydroda.domain import Domain
 from hydroda.fields import MISSING
-from hydroda.forecasting import RECENT, Outlook, Trail, moved, newest, outlook
+from hydroda.forecasting import RECENT, Outlook, Trail, moved, outlook
 from hydroda.groups import Group, grouped
 from hydroda.ledger import Ledger
 from hydroda.restart import Saved
@@ -118,7 +118,7 @@ def trailing(group: Group, trail: Trail, after: Ledger) -> Saved:
 
 def degraded(issued: Sequence[Issued], failed: Mapping[str, str], forcing: str) -> tuple[str, ...]:
     """Why the products of a cycle are less than they could be."""
-    unseen = sum(int((~(newest(i.group, i.trail).age <= RECENT)).sum()) for i in issued)
+    unseen = sum(int((~(i.outlook.newest.age <= RECENT)).sum()) for i in issued)
     blind = sum(int(i.lead.assumed.any(0).sum()) for i in issued)
     dry = sum(int(i.view.rain_assumed[i.row - 23 : i.row + 1].any(0).sum()) for i in issued)
     back = sum(int((i.outlook.method != i.outlook.chosen).any(0).sum()) for i in issued)
@@ -276,7 +276,7 @@ def _standing(path: Path) -> xr.Dataset | None:
 def _last_observed(cycle: np.datetime64, issued: Sequence[Issued]) -> dict[str, np.datetime64]:
     last: dict[str, np.datetime64] = {}
     for i in issued:
-        age = newest(i.group, i.trail).age
+        age = i.outlook.newest.age
         last |= {name: cycle - int(a) * HOUR for name, a in zip(i.group.ids, age, strict=True) if np.isfinite(a)}
     return last
 
