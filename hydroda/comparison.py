@@ -6,6 +6,7 @@ filter they were not tuned for is at a disadvantage.
 """
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def compare(
             done = json.loads(kept.read_text(encoding="utf-8"))
             results.append(Compared(name, done["scores"], done["seconds"]))
             continue
-        one = _deployment(settings, own, place)
+        one = deployment(settings, own, place, LINKED)
         began = time.perf_counter()
         try:
             told = among(progress, i, len(filters), name)
@@ -88,16 +89,16 @@ def compare(
     return results
 
 
-def _deployment(settings: Settings, own: Filter, folder: Path) -> Settings:
-    """The settings with another filter and a store in `folder`, made ready."""
-    deployment = settings.deployment.model_copy(update={"store": str(folder.resolve())})
-    one = settings.model_copy(update={"deployment": deployment, "filter": own})
+def deployment(settings: Settings, own: Filter, folder: Path, linked: Sequence[str]) -> Settings:
+    """The settings with another filter and a store in `folder`, in which some folders of the store are links."""
+    there = settings.deployment.model_copy(update={"store": str(folder.resolve())})
+    one = settings.model_copy(update={"deployment": there, "filter": own})
     source, target = store_of(settings).folder, store_of(one).folder
     target.mkdir(parents=True, exist_ok=True)
-    for name in LINKED:
+    for name in linked:
         link = target / name
-        if (source / name).exists() and not link.exists():
-            link.symlink_to((source / name).resolve(), target_is_directory=True)
+        if (source / name).exists() and not link.exists():  # relative, so that both may be moved together
+            link.symlink_to(os.path.relpath((source / name).resolve(), target.resolve()), target_is_directory=True)
     return one
 
 

@@ -1,5 +1,6 @@
 """Calibration of one catchment from the store: its gauge, its weather, its model, its baselines, its filter."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -105,8 +106,16 @@ def fit(
         past = tuning.past(record.forcing, record.observed, fitted.states, open_loop, scored)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
-    baseline = _square_errors(baselines, record, open_loop, catchment.area_km2)
-    batch, memory = _filter(settings, record.model, fitted.parameters, past, baseline, effort, progress)
+    baseline = square_errors(baselines, record, open_loop, catchment.area_km2)
+    batch, memory = tuned(
+        settings,
+        record.model,
+        fitted.parameters,
+        past,
+        baseline,
+        effort.filter,
+        lambda fraction, text: progress(0.5 + 0.45 * fraction, text),
+    )
     found = judged(batch, past, baselines, catchment.area_km2, memory)
     progress(1.0, "done")
     names, own = [p.name for p in record.model.parameters], batch.parameters[0, 0].tolist()
@@ -115,7 +124,7 @@ def fit(
         model=settings.model.name,
         temperature=record.temperature,
         parameters=dict(zip(names, own, strict=True)),
-        errors=_pairs(record.model, batch.levels),
+        errors=errors_of(record.model, batch.levels),
         choice=found.choice,
         between=found.between,
         spread=found.spread,
@@ -148,18 +157,20 @@ def record_of(
     return Record(stretch, scored, rows.forcing[:, 0], rows.observation[:, 0], model, temperature, limits, climate)
 
 
-def _filter(
+def tuned(
     settings: Settings,
     model: Model,
     parameters: np.ndarray,
     past: tuning.Past,
     baseline: np.ndarray,
-    effort: Effort,
+    effort: tuple[int, int],
     progress: Progress,
+    leads: Sequence[int] = tuning.EVERY_LEAD,
 ) -> tuple[Batch, float]:
-    """The filter of the settings with its error levels, a row for each stretch, and the memory [h] of residuals."""
+    """The filter of the settings with the error levels that are best for `leads` [h] among generations × population, a
+    row for each stretch, and the memory [h] of residuals."""
     build = build_filter(settings)
-    generations, population = effort.filter
+    generations, population = effort
     levels = tuning.tune(
         model,
         build,
@@ -169,12 +180,13 @@ def _filter(
         seed=settings.filter.seed,
         generations=generations,
         population=population,
-        progress=lambda fraction, text: progress(0.5 + 0.45 * fraction, text),
+        leads=leads,
+        progress=progress,
     )
     levels = tuning.sized(model, build, parameters, past, levels)
     batch = tuning.rows(model, build, parameters, past, levels[None])
     found = tuning.squares(batch, past, tuning.analyses(batch, past, tuning.EVERY)[0])
-    return batch, float(tuning.residual_memory(found, baseline)[0][0])
+    return batch, float(tuning.residual_memory(found, baseline, leads)[0][0])
 
 
 def judged(
@@ -260,7 +272,7 @@ def _baselines(catchment: Catchment, time: np.ndarray, observed: np.ndarray, ope
     return correction.fit(catchment.id, time, *flows)
 
 
-def _square_errors(fitted: Correction, record: Record, open_loop: np.ndarray, area: float) -> np.ndarray:
+def square_errors(fitted: Correction, record: Record, open_loop: np.ndarray, area: float) -> np.ndarray:
     """Mean squared error (24,) [mm²/h²] of the open loop with decaying error, which a filter has to beat."""
     issue = np.flatnonzero(record.scored)[: -LEADS.size]
     forecast = corrected("decaying_error", fitted, record, open_loop, area, issue)
@@ -286,7 +298,7 @@ def corrected(
     return forecast / m3_per_second(1.0, area)
 
 
-def _pairs(model: Model, levels: Any) -> dict[str, tuple[float, float]]:
+def errors_of(model: Model, levels: Any) -> dict[str, tuple[float, float]]:
     """The error levels of a batch of one by name."""
     states = zip(levels.state_share[0, 0].tolist(), levels.state_base[0, 0].tolist(), strict=True)
     pairs = {state.name: pair for state, pair in zip(model.states, states, strict=True)}

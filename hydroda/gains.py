@@ -87,9 +87,11 @@ def series(past: Past, batch: Batch, x: Tensor, starts: np.ndarray, length: int)
     )
 
 
-def errors(made: Filter, belief: Belief, series: Series, issues: Sequence[int]) -> tuple[Tensor, Tensor, Belief]:
-    """Squared errors (24, issue, c) of the forecasts issued in some hours of series, of runoff and of its square root,
-    NaN where nothing was observed, and the belief at the end."""
+def errors(
+    made: Filter, belief: Belief, series: Series, issues: Sequence[int], leads: Sequence[int]
+) -> tuple[Tensor, Tensor, Belief]:
+    """Squared errors (lead, issue, c) of the forecasts issued in some hours of series for `leads` [h], of runoff and of
+    its square root, NaN where nothing was observed, and the belief at the end."""
     wanted, kept = set(issues), []
     noise = Noise(0, np.arange(belief.mean.shape[0]), np.zeros(belief.mean.shape[0], np.int64))
     for i in range(max(issues) + 1):
@@ -97,9 +99,11 @@ def errors(made: Filter, belief: Belief, series: Series, issues: Sequence[int]) 
         belief, _ = made.step(belief, hour)
         if i in wanted:
             kept.append(belief.mean)
-    at = torch.tensor(sorted(wanted)) + torch.from_numpy(LEADS).unsqueeze(1)  # (24, issue)
+    at = torch.tensor(sorted(wanted)) + torch.arange(1, max(leads) + 1).unsqueeze(1)  # (hour ahead, issue)
     start = torch.stack(kept, 1).flatten(1, 2)  # (c, issue, n): issue times are points of one catchment
-    return (*_rolled(made, start, series, at), belief)
+    flow, root_of_flow = _rolled(made, start, series, at)
+    asked = torch.tensor(leads) - 1
+    return flow[asked], root_of_flow[asked], belief
 
 
 def _rolled(made: Filter, x: Tensor, series: Series, at: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,15 +126,15 @@ def root(runoff: Tensor) -> Tensor:
     return runoff.clamp(min=NO_FLOW).sqrt()
 
 
-def teaching(reference: Reference, nets: int) -> Objective:
-    """Half the mean over leads of log(1 + MSE / MSE of the reference), half the same of the square root of runoff.
+def teaching(reference: Reference, nets: int, leads: Sequence[int]) -> Objective:
+    """Half the mean over `leads` [h] of log(1 + MSE / MSE of the reference), half the same of the root of runoff.
 
     The ratio makes the first hour and the last count alike, the logarithm keeps one flood from owning the gradient.
     """
 
     def objective(made: Filter, belief: Belief, series: Series) -> tuple[Tensor, Belief]:
-        *squares, belief = errors(made, belief, series, range(SETTLE, WINDOW, EVERY))
-        ratios = zip(squares, (reference.runoff, reference.root), strict=True)
+        *squares, belief = errors(made, belief, series, range(SETTLE, WINDOW, EVERY), leads)
+        ratios = zip(squares, (_at(base, leads) for base in (reference.runoff, reference.root)), strict=True)
         each = [torch.log1p(_by_network(square, nets) / base.unsqueeze(1)).mean(0) for square, base in ratios]
         loss = 0.5 * (each[0] + each[1])
         return loss.repeat_interleave(belief.mean.shape[0] // nets), mapped(torch.detach, belief)
@@ -138,17 +142,22 @@ def teaching(reference: Reference, nets: int) -> Objective:
     return objective
 
 
-def judging(reference: Tensor, nets: int) -> Objective:
-    """The mean over leads of MSE over that of the reference (24,), of forecasts from every third hour of long runs."""
+def judging(reference: Tensor, nets: int, leads: Sequence[int]) -> Objective:
+    """The mean over `leads` [h] of MSE over that of the reference (24,), from every third hour of long runs."""
 
     def objective(made: Filter, belief: Belief, series: Series) -> tuple[Tensor, Belief]:
-        square, _, belief = errors(made, belief, series, range(WARM, WARM + CHUNK, SCORED))
-        score = (_by_network(square, nets) / reference.unsqueeze(1)).mean(0)
+        square, _, belief = errors(made, belief, series, range(WARM, WARM + CHUNK, SCORED), leads)
+        score = (_by_network(square, nets) / _at(reference, leads).unsqueeze(1)).mean(0)
         return score.repeat_interleave(belief.mean.shape[0] // nets), belief
 
     return objective
 
 
+def _at(reference: Tensor, leads: Sequence[int]) -> Tensor:
+    """Those of some leads (lead,) out of all (24,)."""
+    return reference[torch.tensor(leads) - 1]
+
+
 def _by_network(square: Tensor, nets: int) -> Tensor:
-    """Mean squares (24, net) of squares (24, issue, c)."""
+    """Mean squares (lead, net) of squares (lead, issue, c)."""
     return torch.nanmean(square.unflatten(-1, (nets, -1)), dim=(1, 3))

@@ -32,12 +32,13 @@ EVERY = 25  # steps between validations
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to train: networks, steps of Adam, windows in each, rate at the beginning."""
+    """How to train: networks, steps of Adam, windows in each, rate at the beginning, and the leads [h] that count."""
 
     networks: int = 3
     steps: int = 300
     windows: int = 24
     rate: float = 3e-3
+    leads: tuple[int, ...] = tuning.EVERY_LEAD
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def learn(
         return lstm.lstm_gain(every.system, weights=weights)
 
     every = torch.arange(held.mean.shape[0]).expand(nets, -1)
-    teaching, judging = gains.teaching(goal, nets), gains.judging(bar.runoff, nets)
+    teaching, judging = gains.teaching(goal, nets, effort.leads), gains.judging(bar.runoff, nets, effort.leads)
     task = Task(build, teaching, judging, series, rows, held, every)
     lengths, rates = ((0, gains.LENGTH),), (effort.rate, effort.rate / 20)
     plan = Plan(effort.steps, effort.windows, gains.LENGTH, lengths, rates, DECAY, every=EVERY, patience=6, seed=seed)

@@ -28,6 +28,7 @@ SETTLE = 240  # hours a stretch runs before its forecasts count
 STRETCH = 720  # hours of a stretch that count
 ROWS = 8192  # forecasts made side by side
 EVERY = 3  # hours between the forecasts that are scored
+EVERY_LEAD = tuple(LEADS.tolist())
 MEMORIES = np.concatenate(([0.0], np.geomspace(0.5, 500.0, 61)))  # hours, of the residual of an analysis
 TYPICAL = 0.1  # share of its mean content a store is in error when it is empty
 
@@ -180,10 +181,12 @@ def squares(batch: Batch, known: Past, moments: Sequence[Moment]) -> Squares:
     return Squares(*(total / number).numpy())
 
 
-def residual_memory(found: Squares, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each candidate the memory (k,) [h] of the residual of an analysis, 0 for none, that is best for all leads,
-    and the mean over leads of MSE / MSE of `baseline` (24,) that is then left (k,)."""
-    ratio = (found.corrected(MEMORIES) / baseline).mean(-1)
+def residual_memory(
+    found: Squares, baseline: np.ndarray, leads: Sequence[int] = EVERY_LEAD
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each candidate the memory (k,) [h] of the residual of an analysis, 0 for none, that is best for `leads` [h],
+    and the mean over these of MSE / MSE of `baseline` (24,) that is then left (k,)."""
+    ratio = (found.corrected(MEMORIES) / baseline)[..., np.array(leads) - 1].mean(-1)
     best = ratio.argmin(0)
     return MEMORIES[best], ratio.min(0)
 
@@ -198,20 +201,21 @@ def tune(
     seed: int = 0,
     generations: int = 20,
     population: int = 32,
+    leads: Sequence[int] = EVERY_LEAD,
     progress: Progress = silent,
 ) -> np.ndarray:
     """The error levels (d,), in the order of `table`, that forecast best with the residual of the analysis added.
 
-    Least is the mean over leads of MSE / MSE of `baseline` (24,): every lead counts alike, and what is won in the first
-    hours does not pay for forecasts of a day that are worse than without the filter. A gain that would make the first
-    hour right by stores alone is thus not asked for: the residual does that, and is forgotten sooner than stores are.
-    Found among `generations` × `population` candidates.
+    Least is the mean over `leads` [h] of MSE / MSE of `baseline` (24,): every lead counts alike, and what is won in the
+    first hours does not pay for forecasts of a day that are worse than without the filter. A gain that would make the
+    first hour right by stores alone is thus not asked for: the residual does that, and is forgotten sooner than stores
+    are. Found among `generations` × `population` candidates.
     """
 
     def loss(values: np.ndarray) -> np.ndarray:
         candidates = rows(model, build, parameters, known, values)
         moments, _ = analyses(candidates, known, EVERY)
-        return residual_memory(squares(candidates, known, moments), baseline)[1]
+        return residual_memory(squares(candidates, known, moments), baseline, leads)[1]
 
     return minimised(
         loss,

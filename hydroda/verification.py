@@ -40,6 +40,7 @@ FORCINGS = {
     "archived": "weather forecasts as they were available",
 }
 SHOWN = (1, 2, 3, 6, 9, 12, 18, 24)
+HIGHEST = 0.05  # share of the observations of a lead that are high flow
 BOUNDS = [quantile_name(level) for level in (0.05, 0.25, 0.75, 0.95)]
 SERIES = ("discharge", *BOUNDS, "discharge_open_loop", "observed_at_issue", "open_loop_at_issue")
 # In xarray `sel(method=…)` means something else, so methods are selected with a dict.
@@ -69,6 +70,11 @@ BY_METHOD = {
 }
 OF_FORECAST = {
     "coverage_90": Score("percent", "share of observations within the 5 and 95 percent quantiles"),
+    "coverage_90_high": Score(
+        "percent",
+        "share within the 5 and 95 percent quantiles of the highest observations of that lead, those that reach the 95 "
+        "percent quantile of the scored period",
+    ),
     "coverage_50": Score("percent", "share of observations within the 25 and 75 percent quantiles"),
     "width_90": Score(M3S, "mean distance of the 5 and 95 percent quantiles"),
     "width_50": Score(M3S, "mean distance of the 25 and 75 percent quantiles"),
@@ -192,7 +198,7 @@ def _scores(found: Sample, station: str) -> xr.Dataset:
         # An empty sample and a river that never changes have no score: NaN says so.
         warnings.simplefilter("ignore", RuntimeWarning)
         warnings.simplefilter("ignore", UserWarning)
-        values = {**_point_scores(forecasts, observed), **_interval_scores(bounds, observed)}
+        values = {**_point_scores(forecasts, observed), **interval_scores(bounds, observed)}
         single = abs(forecasts - observed)
         law = _crps(forecasts.sel({"method": "forecast"}, drop=True), bounds, observed)
         values["crps"] = single.where(single["method"] != "forecast", law).mean(DIMS[0])
@@ -238,13 +244,17 @@ def _point_scores(forecasts: xr.DataArray, observed: xr.DataArray) -> dict[str, 
     }
 
 
-def _interval_scores(bounds: Mapping[str, xr.DataArray], observed: xr.DataArray) -> dict[str, xr.DataArray]:
+def interval_scores(bounds: Mapping[str, xr.DataArray], observed: xr.DataArray) -> dict[str, xr.DataArray]:
+    """The scores `OF_FORECAST` (L,) of bounds (F, L) of intervals by name, where something was observed (F, L)."""
     values = {}
     q05, q25, q75, q95 = (bounds[name] for name in BOUNDS)
     for share, low, high in (("90", q05, q95), ("50", q25, q75)):
-        inside = ((low <= observed) & (observed <= high)).where(observed.notnull())
-        values[f"coverage_{share}"] = 100 * inside.mean("forecast_reference_time")
-        values[f"width_{share}"] = (high - low).mean("forecast_reference_time")
+        inside = 100.0 * ((low <= observed) & (observed <= high)).where(observed.notnull())
+        values[f"coverage_{share}"] = inside.mean(DIMS[0])
+        values[f"width_{share}"] = (high - low).mean(DIMS[0])
+        if share == "90":
+            top = observed >= observed.quantile(1.0 - HIGHEST, DIMS[0]).drop_vars("quantile")
+            values["coverage_90_high"] = inside.where(top).mean(DIMS[0])
     return values
 
 
@@ -343,8 +353,9 @@ def table(scores: xr.Dataset, score: str = "nse", all_leads: bool = False) -> st
             values, marks = of[score].sel({"method": method}).values, marked.sel({"method": method}).values
             cells = (_number(v, digits) + ("*" if mark else " ") for v, mark in zip(values, marks, strict=True))
             lines.append(f"{LABELS[method]:26}" + "".join(f"{cell:>8}" for cell in cells))
-        inside = "".join(f"{_number(v, 0) + ' ':>8}" for v in of.coverage_90.values)
-        lines.append(f"{'% inside the 90 % interval':26}{inside}")
+        inside = {"coverage_90": "% inside the 90 % interval", "coverage_90_high": "… of the 5 % highest"}
+        for name, label in inside.items():
+            lines.append(f"{label:26}" + "".join(f"{_number(v, 0) + ' ':>8}" for v in of[name].values))
     return "\n".join(line.rstrip() for line in lines)
 
 

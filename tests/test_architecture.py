@@ -42,7 +42,10 @@ MEETING = {
     "fitting",
     "drift",
     "learning",
+    "retuning",
     "reproduction.sun2026",
+    "reproduction.sun2026_plan",
+    "reproduction.sun2026_rows",
 }
 FAMILY_TOOLS = {"recipe", "beliefs", "nested", "algebra", "noise", "networks", "learned"}
 
@@ -172,7 +175,7 @@ def test_a_source_knows_the_contract_only():
 
 def test_only_steps_know_the_store_and_only_who_drives_a_deployment_knows_the_steps():
     """Flows, the command line, and the study that makes deployments as a person would."""
-    driving = {"hydroda.__main__", "hydroda.reproduction.sun2026"}
+    driving = {"hydroda.__main__", "hydroda.reproduction.sun2026", "hydroda.reproduction.sun2026_rows"}
     assert {n for n, t in ALL.items() if "hydroda.steps" in t} <= driving | {
         n for n in MODULES if n.startswith("flows.")
     }

@@ -16,6 +16,7 @@ from hydroda.filters.nested import built, kind
 from hydroda.filters.networks import Trained
 from hydroda.filters.recipe import Hour
 from hydroda.gains import Past, Reference
+from hydroda.losses import begin
 from hydroda.models.hbv import hourly
 from hydroda.schema import LEADS
 
@@ -246,6 +247,30 @@ def test_rows_of_trained_networks_are_theirs():
     assert some.seeds == SEEDS
 
 
+def test_a_loss_may_know_the_first_leads_only(monkeypatch):
+    for name, value in (("WINDOW", 24), ("SETTLE", 8), ("LENGTH", 48), ("WARM", 6), ("CHUNK", 12)):
+        monkeypatch.setattr(gains, name, value)
+    world = batch().rows(np.array([1]))
+    states = torch.ones(T + LEADS.size, len(world.model.states), dtype=torch.float64)
+    past = Past(weather()[:, 1], observed()[:, 1], states)
+    series = gains.series(past, world, states[:2], np.array([0, 5]), gains.LENGTH)
+    made = lstm.lstm_gain(world.rows(np.array([0, 0])).system, weights={n: t[[2, 2]] for n, t in weights().items()})
+    every = gains.errors(made, begin(made, series), series, range(8, 24, 2), LEADS.tolist())
+    first = gains.errors(made, begin(made, series), series, range(8, 24, 2), (1, 3))
+    assert all(torch.equal(few, all_of[[0, 2]]) for few, all_of in zip(first[:2], every[:2], strict=True))
+    base = Reference(*(torch.linspace(0.1, 1.0, LEADS.size, dtype=torch.float64) * x for x in (0.01, 0.1)))
+    loss, _ = gains.teaching(base, 1, (1, 3))(made, begin(made, series), series)
+    parts = [
+        torch.log1p(torch.nanmean(square[i]) / reference[i])
+        for square, reference in zip(every[:2], (base.runoff, base.root), strict=True)
+        for i in (0, 2)
+    ]
+    torch.testing.assert_close(loss, torch.stack(parts).mean().expand(2))
+    score, _ = gains.judging(base.runoff, 1, (3,))(made, begin(made, series), series)
+    square = gains.errors(made, begin(made, series), series, range(6, 18, gains.SCORED), (3,))[0]
+    torch.testing.assert_close(score, (torch.nanmean(square) / base.runoff[2]).expand(2))
+
+
 def test_training_learns_what_is_wrong(tmp_path, monkeypatch):
     """Stores that drain too fast in the model: after a few steps the loss of the first network has fallen."""
     for name, value in (("WINDOW", 24), ("SETTLE", 8), ("LENGTH", 48), ("WINDOWS", 12), ("CHUNK", 30), ("WARM", 6)):
@@ -261,8 +286,8 @@ def test_training_learns_what_is_wrong(tmp_path, monkeypatch):
     base = torch.full((LEADS.size,), 0.01, dtype=torch.float64)
     task = training.Task(
         lambda w, s: lstm.lstm_gain(world.rows(np.zeros(len(s.parameters), np.int64)).system, weights=w),
-        gains.teaching(Reference(base, base), SEEDS),
-        gains.judging(base, SEEDS),
+        gains.teaching(Reference(base, base), SEEDS, LEADS.tolist()),
+        gains.judging(base, SEEDS, LEADS.tolist()),
         series,
         rows,
         held,

@@ -1,25 +1,31 @@
 """The study of a learned gain in a rainfall-runoff model: numbers by hand, and the command on a small deployment."""
 
 import gzip
+import hashlib
 import json
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from conftest import SMALL
 from test_verification import HALVED, archive, observations
 
-from hydroda import steps, verification
+from hydroda import calibrated, steps, training, verification
 from hydroda.__main__ import main
+from hydroda.calibrated import Taught
 from hydroda.correction import BASELINES
 from hydroda.domain import store_of
+from hydroda.filters import lstm
+from hydroda.fitting import Effort
+from hydroda.groups import build_model
 from hydroda.known import forecast_table, newest_forecast
 from hydroda.progress import silent
-from hydroda.reproduction import sun2026, sun2026_report, sun2026_scores
-from hydroda.reproduction.sun2026 import RIVERS, River
-from hydroda.reproduction.sun2026_scores import CLASSICAL, LEADS, METHODS, Result, coverage, ratio_interval, scored
+from hydroda.reproduction import sun2026, sun2026_plan, sun2026_report, sun2026_rows, sun2026_scores
+from hydroda.reproduction.sun2026_plan import RIVERS, River
+from hydroda.reproduction.sun2026_scores import CLASSICAL, LEADS, Result, ratio_interval, scored
 from hydroda.schema import LEADS as EVERY
 from hydroda.schema import hours
 from hydroda.settings import load
@@ -40,13 +46,14 @@ def sample(errors: dict[str, np.ndarray | float], observed: np.ndarray, half_wid
     values = np.stack([seen + errors.get(name, 1.0) for name in names])
     truth = xr.DataArray(seen, coords, DIMS[:2])
     forecasts = xr.DataArray(values, {"method": names, **coords}, ("method", *DIMS[:2]))
-    return Sample(forecasts, truth, {BOUNDS[0]: truth - half_width, BOUNDS[-1]: truth + half_width}, {})
+    bounds = zip(BOUNDS, (-half_width, -0.5 * half_width, 0.5 * half_width, half_width), strict=True)
+    return Sample(forecasts, truth, {name: truth + each for name, each in bounds}, {})
 
 
 def result(**changed) -> Result:
     """One that reaches everything, barely."""
     by_lead = {name: (value,) * len(LEADS) for name, value in (("ratio", 0.95), ("low", 0.9), ("high", 1.0))}
-    nse = {name: (0.5,) * len(LEADS) for name in METHODS}
+    nse = {name: (0.5,) * len(LEADS) for name in ("forecast", "filter", "networks", "seed_1", *BASELINES)}
     same = {"n": (10,) * len(LEADS), "best": ("filter",) * len(LEADS)}
     inside = {"inside": (88.0,) * len(LEADS), "inside_high": (80.0,) * len(LEADS)}
     return replace(Result("wye", "observed", nse=nse, **by_lead, **same, **inside), **changed)
@@ -60,7 +67,7 @@ def test_scores_are_those_by_hand():
     """Observations 1, 2, 3, 4 have the variance 1.25."""
     of_open_loop = np.where(EVERY == 24, 0.4, 1.0)
     errors = {"forecast": 0.2, "filter": 0.5, "networks": -0.3, "open_loop": of_open_loop}
-    found = scored("wye", "none", sample(errors, np.array([1.0, 2.0, 3.0, 4.0])))
+    found = scored("wye", "none", sample(errors, np.array([1.0, 2.0, 3.0, 4.0])), {})
     assert found.n == (4,) * len(LEADS)
     assert found.best == at_names("open_loop", "filter")
     assert found.ratio == pytest.approx(at(24, 0.04 / 0.16, 0.04 / 0.25))
@@ -77,16 +84,16 @@ def at_names(last: str, otherwise: str) -> tuple[str, ...]:
 
 def test_networks_do_not_count_as_classical_and_may_be_missing():
     observed = np.arange(5.0)
-    found = scored("wye", "none", sample({"forecast": 0.1, "networks": 0.01, "filter": 0.2}, observed))
+    found = scored("wye", "none", sample({"forecast": 0.1, "networks": 0.01, "filter": 0.2}, observed), {})
     assert set(found.best) == {"filter"} and "networks" not in CLASSICAL and "filter_and_networks" not in CLASSICAL
-    without = scored("wye", "none", sample({"forecast": 0.1, "networks": np.nan, "filter": 0.2}, observed))
+    without = scored("wye", "none", sample({"forecast": 0.1, "networks": np.nan, "filter": 0.2}, observed), {})
     assert np.isnan(without.nse["networks"]).all() and np.isnan(without.nse["filter_and_networks"]).all()
     assert without.ratio == found.ratio
 
 
 def test_a_missing_observation_counts_for_nobody():
     observed = np.array([1.0, np.nan, 3.0])
-    found = scored("wye", "none", sample({"forecast": 0.1, "filter": 0.2}, observed))
+    found = scored("wye", "none", sample({"forecast": 0.1, "filter": 0.2}, observed), {})
     assert found.n == (2,) * len(LEADS) and found.ratio == pytest.approx((0.25,) * len(LEADS))
     assert found.nse["forecast"] == pytest.approx((1 - 0.01,) * len(LEADS))
 
@@ -104,11 +111,12 @@ def test_scores_agree_with_those_of_verify():
     observed = np.where(random.random(truth.shape) < 0.05, np.nan, truth)
     seen = observations(START + np.arange(count + 24) * HOUR, observed, "a")
     theirs = verification.verify([made], seen, {"a": HALVED}).sel(station="a", forecast_period=list(LEADS))
-    ours = scored("a", "observed", verification.common_sample(verification.pool([made]), seen, "a", HALVED))
+    ours = scored("a", "observed", verification.common_sample(verification.pool([made]), seen, "a", HALVED), {})
     assert ours.n == tuple(theirs.n.values)
     for name in theirs.method.values:
         assert ours.nse[str(name)] == pytest.approx(theirs.nse.sel({"method": name}).values), name
     assert ours.inside == pytest.approx(theirs.coverage_90.values) and 80 < ours.inside[0] < 97
+    assert ours.inside_high == pytest.approx(theirs.coverage_90_high.values)
 
 
 def test_the_interval_is_that_of_all_ways_to_draw_two_weeks():
@@ -137,18 +145,36 @@ def test_the_interval_is_as_wide_as_few_weeks_are_and_not_as_many_hours():
 def test_scores_are_drawn_by_weeks():
     """A good week and a bad one: drawn by the hour, the ratio would hardly vary."""
     error = np.repeat([np.sqrt(0.5), np.sqrt(1.5)], 168)[:, None]
-    found = scored("wye", "none", sample({"forecast": error}, np.arange(336.0)))
+    found = scored("wye", "none", sample({"forecast": error}, np.arange(336.0)), {})
     assert found.ratio == pytest.approx((1.0,) * len(LEADS))
     assert found.low == pytest.approx((0.5,) * len(LEADS)) and found.high == pytest.approx((1.5,) * len(LEADS))
 
 
-def test_coverage_of_the_highest_flows_is_that_of_their_twentieth():
-    observed = np.arange(1.0, 101.0)[:, None]
-    high = np.where(observed >= 99, 50.0, 200.0)
-    total, top = coverage(observed, np.zeros_like(observed), high)
-    assert total.tolist() == [98.0] and top == pytest.approx([60.0])  # of 96 … 100 two are missed
-    gap = np.where(observed == 100, np.nan, observed)
-    assert coverage(gap, np.zeros_like(observed), high)[0] == pytest.approx([100 * 98 / 99])
+def row(errors: list[float | np.ndarray]) -> xr.DataArray:
+    """Forecasts of 1, 2, 3, 4 that err by so much, an hour after the other."""
+    seen = np.broadcast_to(np.arange(1.0, 5.0)[:, None], (4, EVERY.size))
+    coords = {DIMS[0]: START + np.arange(4) * HOUR, DIMS[1]: EVERY}
+    return xr.DataArray(seen + np.array(errors)[:, None], coords, DIMS[:2])
+
+
+def test_rows_of_other_deployments_stand_beside_on_the_hours_of_all():
+    """Without the second hour observations 1, 3, 4 have the variance 14/9; two seeds err by 0.1 and −0.3."""
+    own = sample({"forecast": 0.2, "filter": 0.5, "networks": np.nan}, np.arange(1.0, 5.0))
+    beside = {"ukf_1h": [0.4] * 4, "enkf": [0.3, np.nan, 0.3, 0.3], "seed_1": [0.1] * 4, "seed_2": [-0.3] * 4}
+    found = scored("wye", "none", own, {name: row(errors) for name, errors in (beside | {"first": [0.9] * 4}).items()})
+    order = ["forecast", "filter", "ukf_1h", "enkf", "networks", "seed_1", "seed_2", "first", "filter_and_networks"]
+    assert list(found.nse) == [*order, *BASELINES]
+    assert found.n == (3,) * len(LEADS) and found.best == ("enkf",) * len(LEADS)
+    assert found.ratio == pytest.approx((0.04 / 0.09,) * len(LEADS))
+    expected = {"ukf_1h": 0.4, "enkf": 0.3, "networks": -0.1, "seed_1": 0.1, "first": 0.9, "filter_and_networks": 0.2}
+    for name, error in expected.items():
+        assert found.nse[name] == pytest.approx((1 - error**2 * 9 / 14,) * len(LEADS)), name
+
+
+def test_learned_gains_do_not_count_as_classical():
+    own = sample({"forecast": 0.2, "filter": 0.5, "networks": np.nan}, np.arange(1.0, 5.0))
+    found = scored("wye", "none", own, {"seed_1": row([0.0] * 4), "leads_1_to_3": row([0.0] * 4)})
+    assert set(found.best) == {"filter"} and found.nse["networks"] == found.nse["seed_1"] == (1.0,) * len(LEADS)
 
 
 @pytest.mark.parametrize(
@@ -177,13 +203,20 @@ def test_the_page_says_what_every_number_is_of(tmp_path):
     missing.nse.update(forecast=(0.75,) * len(LEADS), networks=(np.nan,) * len(LEADS))
     results = [result(), missing]
     rain = {"wye": ((0.8, 0.9), (0.7, 0.85), (0.6, 0.8))}
-    text = sun2026_report.page(results, {"wye": RIVERS["wye"].told(31)}, rain)
+    text = sun2026_report.page(results, {"wye": RIVERS["wye"].told(31)}, rain, sun2026_plan.FULL.told())
     assert "## wye: calibrated and trained 1987-05-01 to 1988-03-31, validated to 1988-06-30, " in text
     assert "forecasts issued 1988-07-01 to 1988-07-31" in text
     assert "NSE, wye, no rain in the lead hours, n = 9 to 10 forecasts" in text
     assert f"| hydroda | {' | '.join(['**0.750**'] * 8)} |" in text
-    assert f"| networks alone | {' | '.join('–' * 8)} |" in text
-    assert "| wye, rain as observed | 0.950 (0.900–1.000) |" in text and "| … against | filter alone |" in text
+    assert f"| learned gain, mean of seeds | {' | '.join('–' * 8)} |" in text
+    assert f"| learned gain, seed 1 | {' | '.join(['0.500'] * 8)} |" in text
+    assert (
+        "Error levels of the UKF: 42 generations of 40, for all leads and, in a row of its own, for 1 h alone" in text
+    )
+    assert "the EnKF with 60 members: 12 generations of 24" in text and "Networks: 3 seeds, at most 300 steps" in text
+    assert (
+        "| wye, rain as observed | 0.950 (0.900–1.000) |" in text and "| … against | UKF tuned for all leads |" in text
+    )
     assert "| wye, no rain | no (1.100 at 18 h) | yes (0.900 at 3 h) | yes (88.0 % at 1 h) |" in text
     assert "| wye | 0.80, 0.90 | 0.70, 0.85 | 0.60, 0.80 |" in text
     assert all(verification.LABELS[name] in text for name in BASELINES)
@@ -209,6 +242,7 @@ def alone(deployed, tmp_path):
     folder = tmp_path / "sun2026-quick" / "ach"
     shutil.copytree(deployed.parent, folder)
     before, _ = SMALL.split("[[catchment]]\nid = 'bregenz'")
+    before = before.replace("spin_up_hours = 1200", "spin_up_hours = 100")  # in each of many hindcasts
     (folder / "hydroda.toml").write_text(f"{before}pet_mm_per_year = 480.0\n")
     return folder
 
@@ -269,12 +303,30 @@ def test_without_the_data_it_says_what_it_needs(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def taught(settings, *_, **__) -> list[steps.Calibration]:
+    """Gives the catchment two networks that nobody has trained."""
+    store, draw = store_of(settings), torch.Generator().manual_seed(3)
+    found = calibrated.restore(store.read_parameters("ach"))
+    stores = torch.tensor([state.water for state in build_model(found.model, found.temperature).states])
+    states = 20.0 * torch.rand(50, stores.numel(), generator=draw, dtype=torch.float64)
+    weights = lstm.initial(lstm.scales(states, states[:, 0], stores), stores, range(2))
+    weights["last.weight"] = 0.02 * torch.randn(weights["last.weight"].shape, generator=draw, dtype=torch.float64)
+    path = store.weights_path("ach")
+    training.save(path, weights, {"station": "ach"})
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    report = {"filter": settings.filter.model_dump(mode="json")}
+    store.write_parameters("ach", replace(found, taught=Taught(digest, report)).content())
+    return [steps.Calibration("ach", "")]
+
+
 def test_the_command_scores_a_deployment_that_is_there(alone, tmp_path, monkeypatch, capsys):
     """Without any data folder; what was forecast is not forecast again."""
     own = replace(SMALLEST, test=("2003-06-10", "2003-06-30"))
+    short = replace(sun2026.QUICK, rivers=("ach",), days=2, search=Effort(filter=(1, 5)), ensemble=(1, 5))
     monkeypatch.setitem(RIVERS, "ach", own)
-    monkeypatch.setattr(sun2026, "QUICK", replace(sun2026.QUICK, rivers=("ach",), days=2))
-    monkeypatch.setattr(steps, "train", lambda *_, **__: [steps.Calibration("ach", "")])
+    monkeypatch.setattr(sun2026, "QUICK", short)
+    monkeypatch.setattr(sun2026_rows, "MEMBERS", 6)
+    monkeypatch.setattr(steps, "train", taught)
     monkeypatch.setenv("HYDRODA_REAL_DATA", str(tmp_path / "nowhere"))
     command = ["reproduce", "sun2026", "--quick", "--out", str(tmp_path)]
     assert main(command) == 0
@@ -286,11 +338,42 @@ def test_the_command_scores_a_deployment_that_is_there(alone, tmp_path, monkeypa
     forecasts = [found[name]["nse"]["open_loop"] for name in ("observed", "archived", "none")]
     assert forecasts[0] != forecasts[1] != forecasts[2]  # each has other rain
     assert {r["nse"]["persistence"][0] for r in found.values()} == {found["none"]["nse"]["persistence"][0]}
-    archives = {path: path.stat().st_mtime_ns for path in alone.glob("store/*/hindcast/*/*.nc")}
-    assert len(archives) == 3
+    for nse in (r["nse"] for r in found.values()):
+        # the first leads were taught with the same networks here: those of each seed apart have their mean
+        assert nse["leads_1_to_3"] == pytest.approx(nse["networks"], abs=1e-4)
+        several = {tuple(nse[name]) for name in ("filter", "ukf_1h", "enkf", "seed_1", "seed_2", "networks")}
+        assert len(several) == 6 and np.isfinite(np.array([*several], float)).all()
+    archives = {path: path.stat().st_mtime_ns for path in alone.rglob("hindcast/*/*.nc")}
+    assert len(archives) == 3 * 6
     assert main(command) == 0
     assert capsys.readouterr().out == printed
     assert {path: path.stat().st_mtime_ns for path in archives} == archives
+
+
+def test_rows_are_of_the_calibration_that_is_there(alone):
+    settings = load(alone / "hydroda.toml")
+    taught(settings)
+    study = replace(sun2026.QUICK, search=Effort(filter=(1, 5)))
+    ukf, _, first, *_ = sun2026_rows.rows(settings, "ach", SMALLEST, study)
+    assert ukf.name == "ukf_1h" and first.name == "seed_1"
+
+    def parameters(row: sun2026_rows.Row) -> calibrated.Calibrated:
+        one = sun2026_rows.variant(settings, "ach", row, alone / "rows", silent)
+        return calibrated.restore(store_of(one).read_parameters("ach"))
+
+    made = parameters(ukf)
+    base = calibrated.restore(store_of(settings).read_parameters("ach"))
+    assert made.taught is None and made.errors != base.errors and made.correction == base.correction
+    own = {p.name for p in build_model(base.model, base.temperature).parameters if p.role == "filter"}
+    assert {n: v for n, v in made.parameters.items() if n not in own} == {
+        n: v for n, v in base.parameters.items() if n not in own
+    }
+    never = replace(ukf, made=lambda one, base, kept, progress: kept)
+    assert parameters(never) == made  # once made it is kept
+    store_of(settings).write_parameters("ach", replace(base, report=base.report | {"nse": 0.0}).content())
+    seen = replace(ukf, made=lambda one, base, kept, progress: base if kept is None else pytest.fail("of another"))
+    assert parameters(seen).report["nse"] == 0.0
+    assert {*sum(parameters(first).choice.values(), ())} == {"networks"}
 
 
 def test_blocks_are_weeks():

@@ -85,6 +85,27 @@ def test_the_residual_of_an_analysis_is_worth_what_forecasts_with_it_show():
     assert ratio == every.min() <= every[0] and memory in tuning.MEMORIES
 
 
+def test_one_lead_alone_may_be_what_counts():
+    """A residual that is all of the error at 1 h and tells nothing beyond: remembered for 1 h, forgotten for all."""
+    product = np.where(LEADS == 1, -1.0, 0.0)[None]
+    found = tuning.Squares(np.ones((1, LEADS.size)), product, np.ones((1, LEADS.size)))
+    (memory,), (ratio,) = tuning.residual_memory(found, np.full(LEADS.size, 2.0), (1,))
+    assert memory == tuning.MEMORIES[-1] and ratio == pytest.approx((1 - np.exp(-1 / memory)) ** 2 / 2)
+    (memory,), (ratio,) = tuning.residual_memory(found, np.full(LEADS.size, 2.0))
+    assert 0 < memory < 2 and 0.45 < ratio < 0.5
+
+
+def test_a_search_is_for_the_leads_asked_for(monkeypatch):
+    """What it minimises, of levels that are not the defaults."""
+    baseline, p = np.full(LEADS.size, 0.01), MODEL.defaults[0, 0].numpy()
+    monkeypatch.setattr(tuning, "minimised", lambda loss, table, **_: loss(levels()[None]))
+    rows = tuning.rows(MODEL, sigma.ukf, p, past(), levels()[None])
+    squares = tuning.squares(rows, past(), tuning.analyses(rows, past(), tuning.EVERY)[0])
+    asked, every = (tuning.tune(MODEL, sigma.ukf, p, past(), baseline, **how) for how in ({"leads": (1,)}, {}))
+    assert asked == tuning.residual_memory(squares, baseline, (1,))[1] < every
+    assert every == tuning.residual_memory(squares, baseline)[1]
+
+
 def test_a_gain_of_zero_leaves_the_open_loop_with_its_last_error():
     none = np.concatenate((np.full(len(MODEL.states), 1e-12), levels()[len(MODEL.states) :]))
     rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), past(), none[None])

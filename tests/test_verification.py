@@ -154,6 +154,15 @@ def test_intervals_count_what_they_hold():
     assert scores.width_50 == pytest.approx(three - quarter)
 
 
+def test_hits_of_the_highest_flows_are_those_of_their_twentieth():
+    """Of 1 … 100 the 95 % quantile is 95.05: of 96 … 100 the last two are missed."""
+    truth = np.arange(1.0, 101.0)
+    scores = one(np.where(truth >= 99, 1.0, truth), truth, spread=0.1)
+    assert scores.coverage_90 == 98 and scores.coverage_90_high == pytest.approx(60)
+    gap = one(np.where(truth >= 99, 1.0, truth), np.where(truth == 100, np.nan, truth), spread=0.1)
+    assert gap.coverage_90 == pytest.approx(100 * 98 / 99) and gap.coverage_90_high == pytest.approx(80)  # 95 … 99
+
+
 def test_crps_is_that_of_an_ensemble_of_quantiles():
     random = np.random.default_rng(11)
     median, truth, spread = random.gamma(3, 4, 40), random.gamma(3, 4, 40), 0.4
@@ -389,7 +398,11 @@ def test_the_table_shows_what_there_is_and_marks_the_best(scores):
     assert block[1].startswith(f"{int(n.min())} to {int(n.max())} of 240 forecasts")
     assert block[2].split() == ["lead", "[h]", "1", "2", "3", "6", "9", "12", "18", "24"]
     rows = {line[:26].strip(): line[26:].split() for line in block[3:-1] if line}
-    assert list(rows) == [verification.LABELS[method] for method in METHODS] + ["% inside the 90 % interval"]
+    assert list(rows) == [
+        *(verification.LABELS[method] for method in METHODS),
+        "% inside the 90 % interval",
+        "… of the 5 % highest",
+    ]
     for column, lead in enumerate(verification.SHOWN):
         nse = scores.nse.sel(station="alder", forecast_period=lead)
         for method in METHODS:

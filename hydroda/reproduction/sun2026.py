@@ -8,89 +8,25 @@ Not stated there, and chosen here: catchments, periods, and how rain is degraded
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hydroda import calibrated, domain, fitting, generator, learning, records, scoring, steps, window
+from hydroda import calibrated, domain, generator, records, scoring, steps, window
 from hydroda import settings as configuration
 from hydroda.progress import Progress, among
 from hydroda.reproduction import sun2026_report
+from hydroda.reproduction.sun2026_plan import DAY, FULL, QUICK, RIVERS, Study, time_of
+from hydroda.reproduction.sun2026_rows import rows, variant
 from hydroda.reproduction.sun2026_scores import Result, scored
 from hydroda.schema import LEADS, hours
 from hydroda.settings import Settings
 from hydroda.units import HOUR
+from hydroda.verification import Sample
 
-DAY = 24 * HOUR
+ROWS = "rows"  # the folder of the variants, below that of the deployment
 SPANS = ((1, 6), (7, 12), (13, 24))  # leads [h] of a weather run at which degraded rain is described
-
-
-@dataclass(frozen=True)
-class River:
-    """An hourly record: km², degrees of its gauge, yearly PET [mm] where it has none; first and last hour of the part
-    that is calibrated and trained on and of the test. Validation lies between the first part and `validated`."""
-
-    area_km2: float
-    place: tuple[float, float] | None
-    pet: float | None
-    taught: tuple[str, str]
-    validated: str
-    test: tuple[str, str]
-
-    @property
-    def validation(self) -> np.datetime64:
-        """The first hour of validation."""
-        return _time(self.taught[1]) + HOUR
-
-    def tested(self, days: int | None) -> tuple[np.datetime64, np.datetime64]:
-        """First and last issue time of the test, or of its first days."""
-        first, last = map(_time, self.test)
-        return first, last if days is None else first + days * DAY - HOUR
-
-    def told(self, days: int | None) -> str:
-        """The periods in words."""
-        first, last = self.tested(days)
-        return (
-            f"calibrated and trained {self.taught[0][:10]} to {self.taught[1][:10]}, validated to "
-            f"{self.validated[:10]}, forecasts issued {str(first)[:10]} to {str(last)[:10]}"
-        )
-
-
-RIVERS = {
-    "dornbirnerach": River(
-        114.8,
-        (47.4, 9.7),
-        550.0,
-        ("1996-07-01", "2000-12-31T23"),
-        "2001-12-31T23",
-        ("2002-01-01", "2003-12-30T23"),
-    ),
-    "l0123003": River(
-        920.0, None, None, ("2004-04-01", "2005-12-31T23"), "2006-12-31T23", ("2007-01-01", "2007-12-30T23")
-    ),
-    "posina": River(
-        111.5, (45.8, 11.3), None, ("1995-01-01", "1996-03-31T23"), "1996-09-30T23", ("1996-10-01", "1997-12-30T23")
-    ),
-    "wye": River(
-        10.6, (52.4, -3.7), 480.0, ("1987-05-01", "1988-03-31T23"), "1988-06-30T23", ("1988-07-01", "1988-12-30T23")
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Study:
-    """What is run: catchments, how long to search and to train, and days of the test, all where it is None."""
-
-    rivers: tuple[str, ...]
-    search: fitting.Effort
-    training: learning.Effort
-    days: int | None
-
-
-FULL = Study(tuple(RIVERS), fitting.Effort(), learning.Effort(), None)
-QUICK = Study(("wye",), fitting.Effort((3, 16), (2, 12)), learning.Effort(networks=1, steps=10, windows=4), 31)
 
 
 def reproduce(data: Path, folder: Path, *, quick: bool = False, progress: Progress) -> tuple[str, list[Path]]:
@@ -105,17 +41,42 @@ def reproduce(data: Path, folder: Path, *, quick: bool = False, progress: Progre
     rain = {}
     for i, name in enumerate(study.rivers):
         told = among(progress, i, len(study.rivers), name)
-        settings = deployed(data, folder / name, name, study, told)
+        settings = deployed(data, folder / name, name, study, among(told, 0, 3, "deployment"))
         first, last = RIVERS[name].tested(study.days)
         rain[name] = degrade(settings, name, first, last)
-        for k, forcing in enumerate(sun2026_report.FORCINGS):
-            own = among(told, 2 + k, 5, forcing)
-            steps.hindcast(settings, first, last, forcing=forcing, progress=own)  # type: ignore[arg-type]
-            results.append(scored(name, forcing, scoring.samples(settings, first, last, forcing)[name]))
-    text = sun2026_report.page(results, {name: RIVERS[name].told(study.days) for name in study.rivers}, rain)
+        making, testing = among(told, 1, 3, ROWS), among(told, 2, 3, "test")
+        results += _results(settings, name, folder / name / ROWS, study, making, testing)
+    periods = {name: RIVERS[name].told(study.days) for name in study.rivers}
+    text = sun2026_report.page(results, periods, rain, study.told())
     paths = sun2026_report.write(folder, text, results)
     progress(1.0, "done")
     return text, paths
+
+
+def _results(
+    settings: Settings, name: str, folder: Path, study: Study, making: Progress, forecasting: Progress
+) -> list[Result]:
+    """The scores of a river for each forcing: of its deployment, and of the variants of it in a folder."""
+    every, one = rows(settings, name, RIVERS[name], study), {}
+    for i, row in enumerate(every):
+        one[row.name] = variant(settings, name, row, folder, among(making, i, len(every), row.name))
+    found, runs = [], 1 + len(every)
+    for k, forcing in enumerate(sun2026_report.FORCINGS):
+        told = among(forecasting, k, len(sun2026_report.FORCINGS), forcing)
+        sample = _sample(settings, name, study, forcing, among(told, 0, runs, "as issued"))
+        beside = {}
+        for i, row in enumerate(every):
+            theirs = _sample(one[row.name], name, study, forcing, among(told, 1 + i, runs, row.name))
+            beside[row.name] = theirs.forecasts.sel({"method": row.part}, drop=True)
+        found.append(scored(name, forcing, sample, beside))
+    return found
+
+
+def _sample(settings: Settings, name: str, study: Study, forcing: str, progress: Progress) -> Sample:
+    """The forecasts of a deployment in the test, made as far as they are not there, and what was observed then."""
+    first, last = RIVERS[name].tested(study.days)
+    steps.hindcast(settings, first, last, forcing=forcing, progress=progress)  # type: ignore[arg-type]
+    return scoring.samples(settings, first, last, forcing)[name]
 
 
 def _require(data: Path, folder: Path, names: Sequence[str]) -> None:
@@ -154,9 +115,9 @@ def deployed(data: Path, folder: Path, name: str, study: Study, progress: Progre
             file.write(f"pet_mm_per_year = {river.pet}\n")
         settings = configuration.load(config)
     store = domain.store_of(settings)
-    start, end = _time(river.taught[0]), _time(river.validated)
+    start, end = time_of(river.taught[0]), time_of(river.validated)
     if store.read_parameters(name) is None:
-        told = among(progress, 0, 5, "calibrate")
+        told = among(progress, 0, 2, "calibrate")
         _checked(
             steps.calibrate(
                 settings, [name], start, end, validation=river.validation, progress=told, effort=study.search
@@ -165,7 +126,7 @@ def deployed(data: Path, folder: Path, name: str, study: Study, progress: Progre
     content = store.read_parameters(name)
     assert content is not None
     if calibrated.restore(content).taught is None:
-        told = among(progress, 1, 5, "train")
+        told = among(progress, 1, 2, "train")
         _checked(steps.train(settings, [name], start, river.validation, end, progress=told, effort=study.training))
     return settings
 
@@ -211,7 +172,3 @@ def _likeness(columns: Mapping[str, Any], truth: generator.Sky) -> tuple[tuple[f
         pair = columns["precipitation"][some], observed[some]
         found.append((float(np.corrcoef(*pair)[0, 1]), float(pair[0].sum() / pair[1].sum())))
     return tuple(found)
-
-
-def _time(text: str) -> np.datetime64:
-    return np.datetime64(text, "ns")

@@ -13,34 +13,47 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from hydroda import drawing, files
-from hydroda.choice import BOTH
+from hydroda.choice import BOTH, FILTER, NETWORKS
 from hydroda.correction import BASELINES
 from hydroda.drawing import BLUE, GREY, INK, STYLE, VERMILLION
-from hydroda.reproduction.sun2026_scores import BLOCK, DRAWS, ISSUED, LEADS, METHODS, Result
+from hydroda.reproduction.sun2026_scores import BLOCK, DRAWS, ENKF, ISSUED, LEADS, UKF_1H, Result
 from hydroda.units import HOUR
 from hydroda.verification import LABELS
 
 PAGE, FIGURE, NUMBERS = "sun2026.md", "sun2026.png", "sun2026.json"
 FORCINGS = {"observed": "rain as observed", "archived": "degraded rain", "none": "no rain"}
 LOOKS = {"observed": (BLUE, "-"), "archived": (VERMILLION, "--"), "none": (INK, ":")}
-NAMES = LABELS | {ISSUED: "hydroda", BOTH: "mean of filter and networks"}
+NAMES = LABELS | {
+    ISSUED: "hydroda",
+    FILTER: "UKF tuned for all leads",
+    UKF_1H: "UKF tuned for 1 h",
+    ENKF: "EnKF",
+    NETWORKS: "learned gain, mean of seeds",
+    BOTH: "mean of UKF and learned gain",
+}
 LARGEST, WANTED, BETWEEN = 1.02, 0.95, (3, 12)  # ratios: nowhere beyond the first, the second at these leads [h]
 COVERED, COVERED_HIGH, JUDGED = (88.0, 92.0), 80.0, (1, 6, 12, 24)  # %, leads at which intervals are judged [h]
 ROWS = "| catchment, rain of the lead hours |"
 
 
 def page(
-    results: Sequence[Result], periods: Mapping[str, str], rain: Mapping[str, Sequence[tuple[float, float]]]
+    results: Sequence[Result],
+    periods: Mapping[str, str],
+    rain: Mapping[str, Sequence[tuple[float, float]]],
+    efforts: str,
 ) -> str:
     """The page in Markdown. `periods` says of each catchment when it was calibrated and tested, `rain` how the degraded
-    rain compares with the observed: correlation and amount by the spans of leads of `rain_table`."""
+    rain compares with the observed: correlation and amount by the spans of leads of `rain_table`, `efforts` how long
+    was searched and trained."""
     baselines = ", ".join(LABELS[name] for name in BASELINES)
     parts = [
         "# A learned gain inside a rainfall-runoff model, after Sun et al. (2026), EGU26-8698",
         "One forecast every hour of the test period of each catchment, scored at leads "
         f"{', '.join(map(str, LEADS))} h, all methods on the same hours. *hydroda* is what is issued: at each lead the "
-        "filter, networks beside it, their mean, or a baseline, chosen by the validation part and by later errors. "
-        f"Baselines: {baselines}. A dash: networks do not run where validation chose them at no lead.",
+        "UKF, networks beside it (the learned gain), their mean, or a baseline, chosen by the validation part and by "
+        f"later errors. Baselines: {baselines}. The learned gain is the mean of networks from several seeds; each seed "
+        "has a row too, and so have networks whose loss knew the first hours only.",
+        efforts,
         "## Against the best classical method",
         ratio_table(results),
         "## Intervals",
@@ -66,18 +79,18 @@ def nse_table(result: Result) -> str:
         "",
         *_head("| method |", LEADS),
     ]
-    top = np.nanmax([result.nse[name] for name in METHODS], 0)
-    for name in METHODS:
-        cells = (_marked(value, value == best) for value, best in zip(result.nse[name], top, strict=True))
-        lines.append(f"| {NAMES[name]} | {' | '.join(cells)} |")
+    top = np.nanmax(list(result.nse.values()), 0)
+    for name, values in result.nse.items():
+        cells = (_marked(value, value == best) for value, best in zip(values, top, strict=True))
+        lines.append(f"| {named(name)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def ratio_table(results: Sequence[Result]) -> str:
     """The ratio of squared errors with its interval, and under each what it is measured against."""
     lines = [
-        "Mean squared error of hydroda over that of the best classical method (filter alone or a baseline, the one "
-        "that is best at that lead in the test itself), in brackets its 5 to 95 % interval over "
+        "Mean squared error of hydroda over that of the best classical method (a UKF, the EnKF or a baseline, the "
+        "one that is best at that lead in the test itself), in brackets its 5 to 95 % interval over "
         f"{DRAWS} draws of blocks of {BLOCK // (24 * HOUR)} days; below 1 hydroda is better:",
         "",
         *_head(ROWS, LEADS),
@@ -85,7 +98,7 @@ def ratio_table(results: Sequence[Result]) -> str:
     for r in results:
         cells = (f"{x:.3f} ({a:.3f}–{b:.3f})" for x, a, b in zip(r.ratio, r.low, r.high, strict=True))
         lines.append(f"| {_row(r)} | {' | '.join(cells)} |")
-        lines.append(f"| … against | {' | '.join(NAMES[name] for name in r.best)} |")
+        lines.append(f"| … against | {' | '.join(map(named, r.best))} |")
     return "\n".join(lines)
 
 
@@ -148,6 +161,11 @@ def rain_table(rain: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     for catchment, spans in rain.items():
         lines.append(f"| {catchment} | {' | '.join(f'{r:.2f}, {amount:.2f}' for r, amount in spans)} |")
     return "\n".join(lines)
+
+
+def named(method: str) -> str:
+    """A row in words; what has no name of its own is one of the learned gains."""
+    return NAMES.get(method, f"learned gain, {method.replace('_', ' ')}")
 
 
 def _head(first: str, leads: Sequence[int]) -> list[str]:

@@ -1,21 +1,23 @@
 """Scores of `sun2026`: what is issued beside its parts and all baselines, on one common sample of forecasts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 
+from hydroda import verification
 from hydroda.choice import BOTH, FILTER, NETWORKS
 from hydroda.correction import BASELINES
 from hydroda.units import HOUR
-from hydroda.verification import BOUNDS, DIMS, Sample
+from hydroda.verification import DIMS, Sample
 
 LEADS = (1, 2, 3, 6, 9, 12, 18, 24)
 ISSUED = "forecast"
-METHODS = (ISSUED, FILTER, NETWORKS, BOTH, *BASELINES)
-CLASSICAL = (FILTER, *BASELINES)
+UKF_1H, ENKF, BY_SEED = "ukf_1h", "enkf", "seed_"  # rows of other deployments; a seed has its number after it
+CLASSICAL = (FILTER, UKF_1H, ENKF, *BASELINES)
 BLOCK = 7 * 24 * HOUR  # floods and dry spells are drawn whole
 DRAWS, SEED = 1000, 2026
-HIGHEST = 0.05  # share of the observations that counts as high flow
 
 
 @dataclass(frozen=True)
@@ -36,21 +38,26 @@ class Result:
     inside_high: tuple[float, ...]
 
 
-def scored(catchment: str, forcing: str, sample: Sample) -> Result:
-    """The scores of one station."""
+def scored(catchment: str, forcing: str, sample: Sample, rows: Mapping[str, xr.DataArray]) -> Result:
+    """The scores of one station, beside `rows` of other deployments (F, 24), where all of them have a forecast.
+
+    Forecasts of the networks are the mean of those seed by seed where there are such rows: networks that validation
+    chose at no lead do not run in a deployment.
+    """
     at = {DIMS[1]: list(LEADS)}
-    observed = sample.observed.sel(at).values
-    forecasts = {str(m): sample.forecasts.sel({"method": m}).sel(at).values for m in sample.forecasts.method.values}
-    forecasts[BOTH] = 0.5 * (forecasts[FILTER] + forecasts[NETWORKS])
-    squares = {name: (forecasts[name] - observed) ** 2 for name in METHODS}
+    seen = sample.observed.sel(at)
+    seen = seen.where(sum((row.sel(at) for row in rows.values()), seen).notnull())
+    observed, theirs = seen.values, {name: row.sel(at).values for name, row in rows.items()}
+    own = {str(m): sample.forecasts.sel({"method": m}).sel(at).values for m in sample.forecasts.method.values}
+    squares = {name: (values - observed) ** 2 for name, values in _ordered(own, theirs).items()}
     errors = {name: _mean(each) for name, each in squares.items()}
     variance = _mean((observed - _mean(observed)) ** 2)
-    best = best_of({name: errors[name] for name in CLASSICAL})
+    best = best_of({name: error for name, error in errors.items() if name in CLASSICAL})
     against = np.stack([squares[name][:, i] for i, name in enumerate(best)], -1)
-    issued = sample.observed[DIMS[0]].values
+    issued = seen[DIMS[0]].values
     block = (issued - issued[0]) // BLOCK
     low, high = ratio_interval(squares[ISSUED], against, block)
-    inside, inside_high = coverage(observed, *(sample.bounds[name].sel(at).values for name in (BOUNDS[0], BOUNDS[-1])))
+    hits = verification.interval_scores({name: bound.sel(at) for name, bound in sample.bounds.items()}, seen)
     return Result(
         catchment,
         forcing,
@@ -60,9 +67,25 @@ def scored(catchment: str, forcing: str, sample: Sample) -> Result:
         best,
         _numbers(low),
         _numbers(high),
-        _numbers(inside),
-        _numbers(inside_high),
+        _numbers(hits["coverage_90"].values),
+        _numbers(hits["coverage_90_high"].values),
     )
+
+
+def _ordered(own: dict[str, np.ndarray], rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """All forecasts in the order of the tables: what is issued, filters, networks, the mean of both, baselines."""
+    seeds = [values for name, values in rows.items() if name.startswith(BY_SEED)]
+    networks = np.mean(seeds, 0) if seeds else own[NETWORKS]
+    filters = {name: values for name, values in rows.items() if name in CLASSICAL}
+    return {
+        ISSUED: own[ISSUED],
+        FILTER: own[FILTER],
+        **filters,
+        NETWORKS: networks,
+        **{name: values for name, values in rows.items() if name not in filters},
+        BOTH: 0.5 * (own[FILTER] + networks),
+        **{name: own[name] for name in BASELINES},
+    }
 
 
 def best_of(errors: dict[str, np.ndarray]) -> tuple[str, ...]:
@@ -85,13 +108,6 @@ def ratio_interval(
     times = np.random.default_rng(seed).multinomial(names.size, np.full(names.size, 1.0 / names.size), draws)
     above, below = times @ sums
     return np.quantile(above / below, (0.05, 0.95), axis=0)
-
-
-def coverage(observed: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share [%] of observations (F, L) within bounds, by lead (L,): of all, and of the highest 5 % of that lead."""
-    inside = np.where(np.isfinite(observed), (low <= observed) & (observed <= high), np.nan)
-    top = observed >= np.nanquantile(observed, 1.0 - HIGHEST, axis=0)
-    return 100.0 * _mean(inside), 100.0 * _mean(np.where(top, inside, np.nan))
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,120 @@
+"""Rows of `sun2026` beside those of a river's deployment: another filter, other error levels, other networks.
+
+Each is a variant of the deployment in a folder below its own: observations and weather are links, parameters its own.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from hydroda import calibrated, comparison, learning, retuning, steps, training
+from hydroda.calibrated import Calibrated, Taught
+from hydroda.choice import FILTER, NETWORKS
+from hydroda.domain import store_of
+from hydroda.progress import Progress
+from hydroda.reproduction.sun2026_plan import FIRST_HOURS, MEMBERS, THINNED, River, Study, time_of
+from hydroda.reproduction.sun2026_scores import BY_SEED, ENKF, UKF_1H
+from hydroda.schema import LEADS
+from hydroda.settings import Filter, Settings
+
+LINKED = ("observations", "forecasts")
+FIRST = f"leads_{FIRST_HOURS[0]}_to_{FIRST_HOURS[-1]}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant: its name, which of its forecasts is the row, its filter, and what makes its parameters of those of the
+    river and of what it has already, if that is of the same calibration."""
+
+    name: str
+    part: str
+    filter: Filter
+    made: Callable[[Settings, Calibrated, Calibrated | None, Progress], Calibrated]
+
+
+def rows(settings: Settings, name: str, river: River, study: Study) -> tuple[Row, ...]:
+    """Those of a river whose deployment is trained, one for each of its networks among them."""
+    own, path = settings.filter, store_of(settings).weights_path(name)
+    enkf = own.model_copy(update={"name": "ensemble.enkf", "options": {"members": MEMBERS}})
+    seeds = len(training.load(path)[0]["error"])
+    lesson = replace(study.training, leads=FIRST_HOURS)
+    return (
+        Row(UKF_1H, FILTER, own, partial(_retuned, river, study.search.filter, leads=(1,))),
+        Row(ENKF, FILTER, enkf, partial(_retuned, river, study.ensemble, thinned=THINNED)),
+        *(Row(f"{BY_SEED}{i + 1}", NETWORKS, own, partial(_single, path, i)) for i in range(seeds)),
+        Row(FIRST, NETWORKS, own, partial(_taught, river, lesson)),
+    )
+
+
+def variant(settings: Settings, name: str, row: Row, folder: Path, progress: Progress) -> Settings:
+    """The deployment of a row, made as far as it is not there."""
+    one = comparison.deployment(settings, row.filter, folder / row.name, LINKED)
+    base, kept = (_restored(each, name) for each in (settings, one))
+    assert base is not None
+    fits = kept is not None and kept.report == base.report
+    found = row.made(one, base, kept if fits else None, progress)
+    store_of(one).write_parameters(name, found.content())
+    return one
+
+
+def _restored(settings: Settings, name: str) -> Calibrated | None:
+    content = store_of(settings).read_parameters(name)
+    return None if content is None else calibrated.restore(content)
+
+
+def _retuned(
+    river: River,
+    effort: tuple[int, int],
+    one: Settings,
+    base: Calibrated,
+    kept: Calibrated | None,
+    progress: Progress,
+    *,
+    leads: tuple[int, ...] = tuple(LEADS.tolist()),
+    thinned: int = 1,
+) -> Calibrated:
+    """With error levels of its own, searched on the hours those of the river's filter were searched on."""
+    if kept is not None:
+        return kept
+    start, end, place = time_of(river.taught[0]), time_of(river.validated), one.catchment(base.station)
+    how = {"leads": leads, "thinned": thinned}
+    return retuning.retuned(one, store_of(one), place, base, start, end, effort, progress, **how)  # type: ignore[arg-type]
+
+
+def _single(
+    path: Path, which: int, one: Settings, base: Calibrated, kept: Calibrated | None, progress: Progress
+) -> Calibrated:
+    """With one of the networks that were trained together."""
+    assert base.taught is not None
+    weights, about = training.load(path)
+    own = store_of(one).weights_path(base.station)
+    training.save(own, {name: tensor[which : which + 1] for name, tensor in weights.items()}, about)
+    digest = hashlib.sha256(own.read_bytes()).hexdigest()
+    return _by_networks(replace(base, taught=Taught(digest, base.taught.report)))
+
+
+def _taught(
+    river: River,
+    effort: learning.Effort,
+    one: Settings,
+    base: Calibrated,
+    kept: Calibrated | None,
+    progress: Progress,
+) -> Calibrated:
+    """With networks of another lesson. Raises ValueError where they cannot be trained."""
+    if kept is None or kept.taught is None:
+        store_of(one).write_parameters(base.station, replace(base, taught=None).content())
+        start, end = time_of(river.taught[0]), time_of(river.validated)
+        (done,) = steps.train(one, [base.station], start, river.validation, end, progress=progress, effort=effort)
+        if done.failed:
+            raise ValueError(done.summary)
+        kept = _restored(one, base.station)
+        assert kept is not None
+    return _by_networks(kept)
+
+
+def _by_networks(found: Calibrated) -> Calibrated:
+    """With networks issued at all leads: they run, whatever validation chose."""
+    return replace(found, choice={forcing: (NETWORKS,) * LEADS.size for forcing in found.choice})

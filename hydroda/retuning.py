@@ -1,0 +1,56 @@
+"""Another filter for a catchment that is calibrated: its error levels are searched, the model stays as it is."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hydroda import choice, fitting, tuning
+from hydroda.calibrated import Calibrated
+from hydroda.calibration import open_loop, runoff
+from hydroda.progress import Progress
+from hydroda.schema import LEADS
+from hydroda.settings import Catchment, Settings
+from hydroda.store import Store
+
+
+def retuned(
+    settings: Settings,
+    store: Store,
+    catchment: Catchment,
+    found: Calibrated,
+    start: np.datetime64,
+    end: np.datetime64,
+    effort: tuple[int, int],
+    progress: Progress,
+    *,
+    leads: Sequence[int] = tuning.EVERY_LEAD,
+    thinned: int = 1,
+) -> Calibrated:
+    """What was `found` of a catchment, with the filter of the settings instead of its own, which alone is issued.
+
+    Its error levels are those that forecast best for `leads` [h] from `start` to `end` among `effort` generations ×
+    population, judged on every so manieth stretch of the record as `thinned` says. Widths of intervals are left those
+    of the filter before. Raises ValueError, naming the catchment, when the period holds too little.
+    """
+    record = fitting.record_of(settings, store, catchment, start, end)
+    model = record.model
+    parameters = np.array([found.parameters[p.name] for p in model.parameters])
+    states = open_loop(model, parameters, record.forcing)
+    flow = runoff(model, parameters, states)
+    try:
+        past = tuning.past(record.forcing, record.observed, states, flow, record.scored)
+    except ValueError as error:
+        raise ValueError(f"{catchment.id}: {error}") from error
+    baseline = fitting.square_errors(found.correction, record, flow, catchment.area_km2)
+    some = replace(past, starts=past.starts[::thinned])
+    batch, memory = fitting.tuned(settings, model, parameters, some, baseline, effort, progress, leads)
+    own = batch.parameters[0, 0].tolist()
+    return replace(
+        found,
+        parameters=dict(zip((p.name for p in model.parameters), own, strict=True)),
+        errors=fitting.errors_of(model, batch.levels),
+        choice={forcing: (choice.FILTER,) * LEADS.size for forcing in found.choice},
+        residual_hours=memory,
+        taught=None,
+    )
