@@ -15,13 +15,11 @@ from torch import Tensor
 from hydroda.cycle import trajectory
 from hydroda.models.model import Model
 from hydroda.progress import Progress, silent
-from hydroda.search import minimised
+from hydroda.search import QUARTER, loss_of_quarters, minimised
 
 NEEDED = 30 * 24  # hours with an observation
 SPIN_UP = 4400  # hours before a chunk: half a year fills all but the slowest stores
-BLOCK = 2190  # hours of a quarter of a year
 FEW = 240  # hours below which a quarter does not count
-PERFECT = 1e-4  # share of the variance below which an error is small enough
 YEAR = 8760  # hours after which the weather repeats where there is none
 FREE_ROWS = 2400  # rows of a batch whose arithmetic takes as long as calling the operations of a step
 
@@ -55,10 +53,8 @@ def fit_model(
     """Fits the `role` "model" parameters; the others keep their defaults.
 
     Forcing (T, m) is complete, runoff `observed` (T,) [mm/h] has NaN where missing, `scored` (T,) marks the hours that
-    count; those before it fill the stores. The loss is the mean of two logarithms: of the mean squared error, as in the
-    NSE, and of that of each quarter of a year, averaged (a Gaussian likelihood whose variance is unknown in every
-    quarter). With the first alone one great flood buys its fit with the water balance of all other seasons, with the
-    second alone floods count too little; together they forecast years not fitted to better.
+    count; those before it fill the stores. The loss is `search.loss_of_quarters`: one great flood shall not buy its fit
+    with the water balance of all other seasons.
 
     A short record is fitted equally well by very different parameters. Hours marked by `validation` (T,) are therefore
     not searched on, but of all sets tried the one is taken whose mean loss over all hours, those included, is least.
@@ -91,9 +87,9 @@ def fit_model(
 
     def loss(values: np.ndarray) -> np.ndarray:
         p = torch.from_numpy(parameters(values))
-        losses = _loss(_square_errors(model, p, *chunks) / np.nanvar(target))
+        losses = loss_of_quarters(_square_errors(model, p, *chunks) / np.nanvar(target))
         if held is not None:
-            tried.append((values, losses, _loss(_square_errors(model, p, *held_chunks) / np.nanvar(target))))
+            tried.append((values, losses, loss_of_quarters(_square_errors(model, p, *held_chunks) / np.nanvar(target))))
         return losses
 
     found = minimised(
@@ -111,11 +107,6 @@ def fit_model(
     best = parameters(found[None])[0]
     states = open_loop(model, best, forcing)
     return ModelFit(best, states, *_scores(runoff(model, best, states), target), count)
-
-
-def _loss(errors: np.ndarray) -> np.ndarray:
-    """The loss (k,) of square errors (block, k) over the variance."""
-    return 0.5 * (np.log(errors.mean(0) + PERFECT) + np.log(errors + PERFECT).mean(0))
 
 
 def _weather(forcing: np.ndarray, at: np.ndarray) -> Tensor:
@@ -145,7 +136,7 @@ def _square_errors(model: Model, p: Tensor, forcing: Tensor, target: Tensor) -> 
     p = p.unsqueeze(0)
     seen = torch.isfinite(target)
     first = int(torch.argmax(seen.any(1).to(torch.int8)))
-    blocks = max(1, round((len(target) - first) / BLOCK))
+    blocks = max(1, round((len(target) - first) / QUARTER))
     length = -(-(len(target) - first) // blocks)
     total = torch.zeros(blocks, target.shape[1], p.shape[1], dtype=p.dtype)
     with torch.inference_mode():

@@ -112,7 +112,6 @@ def fit(
         record.model,
         fitted.parameters,
         past,
-        baseline,
         effort.filter,
         lambda fraction, text: progress(0.5 + 0.45 * fraction, text),
     )
@@ -162,7 +161,6 @@ def tuned(
     model: Model,
     parameters: np.ndarray,
     past: tuning.Past,
-    baseline: np.ndarray,
     effort: tuple[int, int],
     progress: Progress,
     leads: Sequence[int] = tuning.EVERY_LEAD,
@@ -176,7 +174,6 @@ def tuned(
         build,
         parameters,
         past,
-        baseline,
         seed=settings.filter.seed,
         generations=generations,
         population=population,
@@ -186,7 +183,7 @@ def tuned(
     levels = tuning.sized(model, build, parameters, past, levels)
     batch = tuning.rows(model, build, parameters, past, levels[None])
     found = tuning.squares(batch, past, tuning.analyses(batch, past, tuning.EVERY)[0])
-    return batch, float(tuning.residual_memory(found, baseline, leads)[0][0])
+    return batch, float(tuning.residual_memory(found, past.variance, leads)[0][0])
 
 
 def judged(

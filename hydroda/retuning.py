@@ -42,9 +42,8 @@ def retuned(
         past = tuning.past(record.forcing, record.observed, states, flow, record.scored)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
-    baseline = fitting.square_errors(found.correction, record, flow, catchment.area_km2)
     some = replace(past, starts=past.starts[::thinned])
-    batch, memory = fitting.tuned(settings, model, parameters, some, baseline, effort, progress, leads)
+    batch, memory = fitting.tuned(settings, model, parameters, some, effort, progress, leads)
     own = batch.parameters[0, 0].tolist()
     return replace(
         found,

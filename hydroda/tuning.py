@@ -22,7 +22,7 @@ from hydroda.filters.recipe import Filter, Hour, System
 from hydroda.models.model import Model, Parameter
 from hydroda.progress import Progress, silent
 from hydroda.schema import LEADS
-from hydroda.search import minimised
+from hydroda.search import QUARTER, loss_of_quarters, minimised
 
 SETTLE = 240  # hours a stretch runs before its forecasts count
 STRETCH = 720  # hours of a stretch that count
@@ -68,6 +68,11 @@ class Past:
     states: Tensor
     open_loop: Tensor
     starts: np.ndarray
+
+    @property
+    def variance(self) -> float:
+        """Of the observed runoff [mm²/h²]."""
+        return float(np.nanvar(self.observed.numpy()))
 
     def hours(self, offsets: np.ndarray) -> Tensor:
         """Positions (offset, stretch)."""
@@ -144,27 +149,32 @@ def issues(batch: Batch, known: Past, moments: Sequence[Moment]) -> Iterator[tup
 
 
 class Squares(NamedTuple):
-    """Means (candidate, lead) [mm²/h²] over forecasts of the model run from analyses: of the squared error, of its
-    product with the residual of the analysis (observation less analysis, zero where nothing was observed), and of the
-    square of that."""
+    """Means (quarter of a year, candidate, lead) [mm²/h²] over forecasts of the model run from analyses: of the squared
+    error, of its product with the residual of the analysis (observation less analysis, zero where nothing was
+    observed), and of the square of that."""
 
     error: np.ndarray
     product: np.ndarray
     residual: np.ndarray
 
     def corrected(self, memory: np.ndarray) -> np.ndarray:
-        """The squared error (memory, candidate, lead) where the residual is added, fading with a memory [h]."""
-        left = correction.left(LEADS, memory[:, None])[:, None]
+        """The squared error (memory, quarter, candidate, lead) with the residual, which fades with a memory [h]."""
+        left = correction.left(LEADS, memory[:, None])[:, None, None]
         return self.error + 2.0 * left * self.product + left**2 * self.residual
 
 
 def squares(batch: Batch, known: Past, moments: Sequence[Moment]) -> Squares:
-    """Those of every candidate of a batch."""
-    times = batch.parameters.shape[0] // known.starts.size
-    total, number = torch.zeros(3, times, LEADS.size, dtype=torch.float64), torch.zeros(times, LEADS.size)
+    """Those of every candidate of a batch, in the quarters in which anything was observed."""
+    count = known.starts.size
+    times = batch.parameters.shape[0] // count
+    quarters = max(1, round(count * STRETCH / QUARTER))
+    quarter = torch.arange(count) * quarters // count
+    total = torch.zeros(3, times, quarters, LEADS.size, dtype=torch.float64)
+    number = torch.zeros(times, quarters, LEADS.size)
 
     def summed(values: Tensor) -> Tensor:
-        return values.reshape(-1, times, known.starts.size).sum((0, 2))
+        by_stretch = values.reshape(-1, times, count).sum(0)
+        return torch.zeros(times, quarters, dtype=values.dtype).index_add(1, quarter, by_stretch)
 
     for wider, moment, _, at in issues(batch, known, moments):
         system, observed = wider.filter.system, known.observed[at]
@@ -176,19 +186,22 @@ def squares(batch: Batch, known: Past, moments: Sequence[Moment]) -> Squares:
                 error = torch.where(seen[lead], flow[:, 0] - observed[lead], 0.0)
                 there = torch.where(seen[lead], residual, 0.0)
                 parts = (error.square(), error * there, there.square())
-                total[:, :, lead] += torch.stack([summed(part) for part in parts])
-                number[:, lead] += summed(seen[lead])
-    return Squares(*(total / number).numpy())
+                total[..., lead] += torch.stack([summed(part) for part in parts])
+                number[..., lead] += summed(seen[lead].float())
+    some = (number > 0).all(0).all(-1)
+    return Squares(*(total / number)[:, :, some].transpose(1, 2).numpy())
 
 
 def residual_memory(
-    found: Squares, baseline: np.ndarray, leads: Sequence[int] = EVERY_LEAD
+    found: Squares, variance: float, leads: Sequence[int] = EVERY_LEAD
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each candidate the memory (k,) [h] of the residual of an analysis, 0 for none, that is best for `leads` [h],
-    and the mean over these of MSE / MSE of `baseline` (24,) that is then left (k,)."""
-    ratio = (found.corrected(MEMORIES) / baseline)[..., np.array(leads) - 1].mean(-1)
-    best = ratio.argmin(0)
-    return MEMORIES[best], ratio.min(0)
+    and the loss (k,) that is then left: the mean over these of `search.loss_of_quarters`, errors being divided by the
+    variance of what is observed."""
+    errors = np.moveaxis(found.corrected(MEMORIES), 1, 0)[..., np.array(leads) - 1] / variance
+    loss = loss_of_quarters(errors).mean(-1)
+    best = loss.argmin(0)
+    return MEMORIES[best], loss.min(0)
 
 
 def tune(
@@ -196,7 +209,6 @@ def tune(
     build: Callable[[System], Filter],
     parameters: np.ndarray,
     known: Past,
-    baseline: np.ndarray,
     *,
     seed: int = 0,
     generations: int = 20,
@@ -206,16 +218,16 @@ def tune(
 ) -> np.ndarray:
     """The error levels (d,), in the order of `table`, that forecast best with the residual of the analysis added.
 
-    Least is the mean over `leads` [h] of MSE / MSE of `baseline` (24,): every lead counts alike, and what is won in the
-    first hours does not pay for forecasts of a day that are worse than without the filter. A gain that would make the
-    first hour right by stores alone is thus not asked for: the residual does that, and is forgotten sooner than stores
-    are. Found among `generations` × `population` candidates.
+    Least is the mean over `leads` [h] of a logarithm (`residual_memory`): every lead counts alike, and what is won in
+    the first hours does not pay for forecasts of a day that are worse than without the filter. A gain that would make
+    the first hour right by stores alone is thus not asked for: the residual does that, and is forgotten sooner than
+    stores are. Found among `generations` × `population` candidates.
     """
 
     def loss(values: np.ndarray) -> np.ndarray:
         candidates = rows(model, build, parameters, known, values)
         moments, _ = analyses(candidates, known, EVERY)
-        return residual_memory(squares(candidates, known, moments), baseline, leads)[1]
+        return residual_memory(squares(candidates, known, moments), known.variance, leads)[1]
 
     return minimised(
         loss,
@@ -223,7 +235,7 @@ def tune(
         generations=generations,
         population=population,
         seed=seed,
-        told=lambda fraction, loss: progress(fraction, f"filter: {loss:.3f} of the baseline's square error"),
+        told=lambda fraction, loss: progress(fraction, f"filter: {np.exp(loss):.4f} of the variance"),
     )
 
 

@@ -1,13 +1,14 @@
 """Error levels: their size is no part of what they forecast, and follows from the innovations."""
 
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import chi2
 
-from hydroda import intervals, tuning
+from hydroda import intervals, search, tuning
 from hydroda.calibration import open_loop
 from hydroda.filters import linear, sigma
 from hydroda.models import hbv
@@ -39,7 +40,7 @@ def judged(values: np.ndarray, build) -> tuple[np.ndarray, np.ndarray]:
     """Mean squared errors (24,) and normalised innovations squared of error levels."""
     rows = tuning.rows(MODEL, build, MODEL.defaults[0, 0].numpy(), past(), values[None])
     moments, nis = tuning.analyses(rows, past(), tuning.EVERY)
-    return tuning.squares(rows, past(), moments).error[0], nis.numpy()
+    return tuning.squares(rows, past(), moments).error[0, 0], nis.numpy()
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0])
@@ -64,7 +65,7 @@ def test_a_filter_forecasts_better_than_no_filter_and_every_candidate_is_judged_
     no_filter = np.concatenate((np.full(len(MODEL.states), 1e-9), levels()[len(MODEL.states) :]))
     rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), past(), np.stack((no_filter, levels())))
     moments, _ = tuning.analyses(rows, past(), tuning.EVERY)
-    without, with_filter = tuning.squares(rows, past(), moments).error
+    without, with_filter = tuning.squares(rows, past(), moments).error[0]
     assert (with_filter < without).all() and with_filter[0] < 0.2 * without[0]
     np.testing.assert_allclose(judged(levels(), sigma.ukf)[0], with_filter, rtol=1e-12)
 
@@ -78,32 +79,60 @@ def test_the_residual_of_an_analysis_is_worth_what_forecasts_with_it_show():
     for memory in (0.0, 3.0, 50.0):
         left = np.exp(-LEADS / memory) if memory else np.zeros(LEADS.size)
         expected = ((each.of_filter + left[:, None] * residual - each.observed) ** 2).mean(1)
-        np.testing.assert_allclose(found.corrected(np.array([memory]))[0, 0], expected, rtol=1e-6)
-    baseline = np.full(LEADS.size, 0.01)
-    (memory,), (ratio,) = tuning.residual_memory(found, baseline)
-    every = (found.corrected(tuning.MEMORIES) / baseline).mean(-1)[:, 0]
-    assert ratio == every.min() <= every[0] and memory in tuning.MEMORIES
+        np.testing.assert_allclose(found.corrected(np.array([memory]))[0, 0, 0], expected, rtol=1e-6)
+    (memory,), (loss,) = tuning.residual_memory(found, 0.01)
+    every = np.log(found.corrected(tuning.MEMORIES)[:, 0, 0] / 0.01 + 1e-4).mean(-1)
+    assert loss == pytest.approx(every.min()) and every.min() <= every[0] and memory in tuning.MEMORIES
 
 
 def test_one_lead_alone_may_be_what_counts():
     """A residual that is all of the error at 1 h and tells nothing beyond: remembered for 1 h, forgotten for all."""
-    product = np.where(LEADS == 1, -1.0, 0.0)[None]
-    found = tuning.Squares(np.ones((1, LEADS.size)), product, np.ones((1, LEADS.size)))
-    (memory,), (ratio,) = tuning.residual_memory(found, np.full(LEADS.size, 2.0), (1,))
-    assert memory == tuning.MEMORIES[-1] and ratio == pytest.approx((1 - np.exp(-1 / memory)) ** 2 / 2)
-    (memory,), (ratio,) = tuning.residual_memory(found, np.full(LEADS.size, 2.0))
-    assert 0 < memory < 2 and 0.45 < ratio < 0.5
+    product = np.where(LEADS == 1, -1.0, 0.0)[None, None]
+    found = tuning.Squares(np.ones_like(product), product, np.ones_like(product))
+    (memory,), (loss,) = tuning.residual_memory(found, 2.0, (1,))
+    assert memory == tuning.MEMORIES[-1] and loss == pytest.approx(np.log((1 - np.exp(-1 / memory)) ** 2 / 2 + 1e-4))
+    (memory,), (loss,) = tuning.residual_memory(found, 2.0)
+    assert 0 < memory < 20 and loss < np.log(0.5 + 1e-4)
+
+
+def test_every_quarter_has_a_say():
+    """Errors of one great flood and of three dry seasons: halving those of the seasons is worth more than a tenth of
+    the flood's."""
+    errors = np.array([[1.0, 1.0, 0.9], [1e-2, 0.5e-2, 1e-2], [1e-2, 0.5e-2, 1e-2], [1e-2, 0.5e-2, 1e-2]])
+    as_it_is, drier, wetter = search.loss_of_quarters(errors)
+    assert drier < wetter < as_it_is
+    np.testing.assert_allclose(
+        search.loss_of_quarters(10.0 * errors) - np.log(10.0), (as_it_is, drier, wetter), atol=0.01
+    )
+
+
+def test_quarters_are_apart_and_one_without_observations_does_not_count():
+    """A gauge that is silent in the second of two halves of a year leaves what the first alone says."""
+    own, rows_of = past(), partial(tuning.rows, MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy())
+    starts = np.array([240, 480, 720, 960, 1200, 2200])
+    whole = replace(own, starts=starts)
+    hours = np.arange(HOURS)
+    silent = replace(whole, observed=torch.where(torch.from_numpy(hours > 960), torch.nan, own.observed))
+    early = replace(whole, starts=starts[:3])
+
+    def of(known: tuning.Past) -> np.ndarray:
+        rows = rows_of(known, levels()[None])
+        return tuning.squares(rows, known, tuning.analyses(rows, known, 60)[0]).error
+
+    assert of(whole).shape[0] == 2 and of(early).shape[0] == 1
+    np.testing.assert_allclose(of(whole)[:1], of(early), rtol=1e-10)
+    assert of(silent).shape[0] == 1
 
 
 def test_a_search_is_for_the_leads_asked_for(monkeypatch):
     """What it minimises, of levels that are not the defaults."""
-    baseline, p = np.full(LEADS.size, 0.01), MODEL.defaults[0, 0].numpy()
+    p, variance = MODEL.defaults[0, 0].numpy(), past().variance
     monkeypatch.setattr(tuning, "minimised", lambda loss, table, **_: loss(levels()[None]))
     rows = tuning.rows(MODEL, sigma.ukf, p, past(), levels()[None])
     squares = tuning.squares(rows, past(), tuning.analyses(rows, past(), tuning.EVERY)[0])
-    asked, every = (tuning.tune(MODEL, sigma.ukf, p, past(), baseline, **how) for how in ({"leads": (1,)}, {}))
-    assert asked == tuning.residual_memory(squares, baseline, (1,))[1] < every
-    assert every == tuning.residual_memory(squares, baseline)[1]
+    asked, every = (tuning.tune(MODEL, sigma.ukf, p, past(), **how) for how in ({"leads": (1,)}, {}))
+    assert asked == tuning.residual_memory(squares, variance, (1,))[1] < every
+    assert every == tuning.residual_memory(squares, variance)[1]
 
 
 def test_a_gain_of_zero_leaves_the_open_loop_with_its_last_error():
