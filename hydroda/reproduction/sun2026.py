@@ -1,8 +1,9 @@
 """A learned gain inside a rainfall-runoff model (after Sun et al. 2026, EGU26-8698) on four hourly catchments.
 
 Each is a deployment of its own in a folder, made by the steps that the commands call: calibrated, trained, and asked
-for a forecast of every hour of its test period, with the rain of the lead hours as observed, degraded, and none. What
-is there already is not made again, so a folder with calibrated and trained deployments is only scored.
+for a forecast of every hour of its test period, with the rain of the lead hours as observed, degraded, and none.
+Variants of it, with another filter or other networks, are asked for the same (`sun2026_rows`). What is there already is
+not made again.
 
 Not stated there, and chosen here: catchments, periods, and how rain is degraded (`hydroda.generator`).
 """

@@ -91,7 +91,7 @@ class Study:
         )
 
 
-FULL = Study(tuple(RIVERS), fitting.Effort(), learning.Effort(), (12, 24), None)
+FULL = Study(tuple(RIVERS), fitting.Effort(), learning.Effort(), (20, 24), None)
 QUICK = Study(("wye",), fitting.Effort((3, 16), (2, 12)), learning.Effort(networks=1, steps=10, windows=4), (2, 8), 31)
 
 
