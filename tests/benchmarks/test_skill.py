@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hydroda.__main__ import main
-from hydroda.reproduction.sun2026 import RIVERS, River
+from hydroda.reproduction.sun2026_plan import RIVERS, River
 from hydroda.verification import LABELS
 
 ROOT = Path(__file__).parent.parent.parent
