@@ -14,6 +14,7 @@ TORCH = {
     "tuning",
     "search",
     "groups",
+    "designs",
     "forecasting",
     "restart",
     "observability",
@@ -44,7 +45,7 @@ MEETING = {
     "learning",
     "reproduction.sun2026",
 }
-FAMILY_TOOLS = {"recipe", "beliefs", "nested", "algebra", "noise", "networks", "learned"}
+FAMILY_TOOLS = {"recipe", "beliefs", "nested", "algebra", "noise", "networks", "learned", "guided"}
 
 
 def name_of(path: Path) -> str:
