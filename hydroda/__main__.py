@@ -178,7 +178,14 @@ def calibrate(
 
 
 @app.command(sort_key=5)
-def train(*stations: str, start: str, validation_start: str, end: str, common: Common = COMMON) -> int:
+def train(
+    *stations: str,
+    start: str,
+    validation_start: str,
+    end: str,
+    design: Literal["gain", "levels"] = "gain",
+    common: Common = COMMON,
+) -> int:
     """Train networks that help the filter of calibrated catchments, and let validation say what share they get.
 
     Their weights are kept beside the parameters and are used from then on. Training that is interrupted goes on.
@@ -195,6 +202,9 @@ def train(*stations: str, start: str, validation_start: str, end: str, common: C
         First hour of the part that is not trained on.
     end
         Last hour.
+    design
+        What networks do: give the gain of their own run of the model, or set the error levels of the filter, run again
+        with them, hour by hour.
     """
     settings, (first, last) = common.settings, period(start, end)
     from hydroda import steps
@@ -202,7 +212,7 @@ def train(*stations: str, start: str, validation_start: str, end: str, common: C
     unseen, _ = period(validation_start, end)
     ids = _known(settings, stations)
     with progress("train") as report:
-        results = steps.train(settings, ids, first, unseen, last, progress=report)
+        results = steps.train(settings, ids, first, unseen, last, progress=report, design=design)
     return _told(results)
 
 

@@ -99,8 +99,8 @@ class Batch:
         """The random numbers of these hours since 1970 (c,)."""
         return Noise(self.seed, self.addresses, hours)
 
-    def believe(self, x: Tensor, hour: int) -> Belief:
-        """What is believed of states x (c, 1, n) nothing was observed of yet.
+    def uncertainty(self, x: Tensor) -> Tensor:
+        """The covariance (c, n, n) of states x (c, 1, n) nothing was observed of yet.
 
         Errors of stores add up, independent from hour to hour, those that are states themselves fade. With a fixed
         error the first gains, and those of a slow store for months, would depend on the size of the error levels,
@@ -108,7 +108,11 @@ class Batch:
         """
         adds_up = torch.tensor([s.relative for s in self.model.states])
         root = self.system.model_error(x) * torch.where(adds_up, math.sqrt(ACCUMULATED), 1.0).unsqueeze(-1)
-        return self.filter.init(x, product(root, root), self.noise(np.full(x.shape[0], hour)))
+        return product(root, root)
+
+    def believe(self, x: Tensor, hour: int) -> Belief:
+        """What is believed of states x (c, 1, n) nothing was observed of yet."""
+        return self.filter.init(x, self.uncertainty(x), self.noise(np.full(x.shape[0], hour)))
 
 
 def batch(

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from hydroda.cycle import Batch
 from hydroda.filters.beliefs import Belief, mapped
-from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Filter, Hour
 from hydroda.losses import Objective, Series
 from hydroda.predictive import NO_FLOW
@@ -72,15 +71,13 @@ def chunks(past: Past, batch: Batch, first: int, last: int) -> Series:
 
 
 def series(past: Past, batch: Batch, x: Tensor, starts: np.ndarray, length: int) -> Series:
-    """`length` hours from each of some starts (s,) with states x (s, n)."""
+    """`length` hours from each of some starts (s,) with states x (s, n) nothing was observed of yet."""
     at = torch.from_numpy(starts + np.arange(length)[:, None]).clamp(0, len(past.observed) - 1)
-    count, n = x.shape
-    nothing = x.new_zeros(count, n, n)
-    parameters = batch.parameters.expand(count, -1, -1)
+    count, mean = len(x), x.unsqueeze(1)
     return Series(
-        x.unsqueeze(1),
-        nothing,
-        parameters,
+        mean,
+        batch.uncertainty(mean),
+        batch.parameters.expand(count, -1, -1),
         past.forcing[at],
         past.observed[at].unsqueeze(-1),
         x.new_zeros(length, count, 0),
@@ -93,9 +90,8 @@ def errors(
     """Squared errors (lead, issue, c) of the forecasts issued in some hours of series for `leads` [h], of runoff and of
     its square root, NaN where nothing was observed, and the belief at the end."""
     wanted, kept = set(issues), []
-    noise = Noise(0, np.arange(belief.mean.shape[0]), np.zeros(belief.mean.shape[0], np.int64))
     for i in range(max(issues) + 1):
-        hour = Hour(series.forcing[i].unsqueeze(1), series.observation[i], noise)
+        hour = Hour(series.forcing[i].unsqueeze(1), series.observation[i], series.noise(i))
         belief, _ = made.step(belief, hour)
         if i in wanted:
             kept.append(belief.mean)

@@ -5,24 +5,34 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from hydroda import catalogue, cycle, training
+from hydroda import catalogue, cycle, designs, training
 from hydroda.calibrated import GAUGE, Calibrated
 from hydroda.choice import BOTH, NETWORKS
 from hydroda.cycle import Batch, Levels
 from hydroda.domain import Domain
-from hydroda.filters.lstm import with_networks
-from hydroda.filters.networks import Trained
 from hydroda.filters.recipe import Build
 from hydroda.models.model import Model
 from hydroda.settings import Settings
 from hydroda.window import Place
 
 log = logging.getLogger(__name__)
+
+
+class Networks(NamedTuple):
+    """Networks of a catchment: their design, none where there are none, and their weights (network, …)."""
+
+    design: str
+    weights: dict[str, torch.Tensor]
+
+    @property
+    def number(self) -> int:
+        """How many there are."""
+        return len(self.weights["error"]) if self.weights else 0
 
 
 @dataclass(frozen=True)
@@ -49,51 +59,52 @@ class Group:
 def grouped(domain: Domain) -> tuple[tuple[Group, ...], dict[str, str]]:
     """The groups of a domain, and of stations that are in none why."""
     lacking = dict(domain.lacking)
-    kinds: dict[tuple[str, bool, int], list[int]] = {}
-    found, weights = [], {}
+    kinds: dict[tuple[str, bool, str, int], list[int]] = {}
+    found, networks = [], []
     for i, member in enumerate(domain.members):
         own = _networks(domain, member)
-        found.append(member if own else replace(member, taught=None))
-        if own:
-            weights[member.station] = own
+        networks.append(own)
+        found.append(member if own.number else replace(member, taught=None))
         try:
             _check(member)
         except ValueError as error:
             lacking[member.station] = str(error)
         else:
-            count = len(own["error"]) if own else 0
-            kinds.setdefault((member.model, member.temperature, count), []).append(i)
+            kinds.setdefault((member.model, member.temperature, own.design, own.number), []).append(i)
     groups = []
-    for positions in kinds.values():
+    for (_, _, design, count), positions in kinds.items():
         members = tuple(found[i] for i in positions)
         prints = tuple(member.fingerprint(domain.settings) for member in members)
         places = tuple(domain.places[i] for i in positions)
-        theirs = [weights[member.station] for member in members if member.station in weights]
-        made = batch(members, domain.settings, theirs)
+        made = batch(members, domain.settings)
+        if count:
+            made = designs.beside(made, design, [networks[i].weights for i in positions])
         groups.append(Group(domain.columns[positions], members, places, made, prints))
     return tuple(groups), lacking
 
 
-def _networks(domain: Domain, member: Calibrated) -> dict[str, torch.Tensor]:
-    """The weights (network, …) that share in the forecasts of a catchment, none where there are none or not these."""
+def _networks(domain: Domain, member: Calibrated) -> Networks:
+    """Those that share in the forecasts of a catchment, none where there are none or not these."""
     taught = member.taught
     asked_for = {name for names in member.choice.values() for name in names} & {NETWORKS, BOTH}
     if taught is None or not asked_for or not domain.settings.filter.networks:
-        return {}
+        return Networks("", {})
     path = domain.store.weights_path(member.station)
     try:
         if hashlib.sha256(path.read_bytes()).hexdigest() != taught.sha256:
             raise ValueError("not what was trained with the parameters beside it")
         if taught.report.get("filter") != domain.settings.filter.model_dump(mode="json"):
             raise ValueError("trained beside another filter")
-        weights, _ = training.load(path)
+        weights, about = training.load(path)
+        name = about.get("design", designs.GAIN)  # those from before there was a choice say nothing
+        designs.design(name)
         states = len(build_model(member.model, member.temperature).states)
         if weights["fixed.content"].shape[-1] != states:
             raise ValueError(f"for {weights['fixed.content'].shape[-1]} states, {member.model} has {states}")
     except (OSError, ValueError, KeyError) as error:
         log.warning("%s: %s is not used (%s); the filter goes on alone", member.station, path, error)
-        return {}
-    return weights
+        return Networks("", {})
+    return Networks(name, weights)
 
 
 def _check(member: Calibrated) -> None:
@@ -134,10 +145,8 @@ def built(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> Build:
     return build
 
 
-def batch(
-    catchments: Sequence[Calibrated], settings: Settings, weights: Sequence[dict[str, torch.Tensor]] = ()
-) -> Batch:
-    """The batch of catchments of one model, with the weights of all, or of none."""
+def batch(catchments: Sequence[Calibrated], settings: Settings) -> Batch:
+    """The batch of catchments of one model, without networks."""
     model = build_model(catchments[0].model, catchments[0].temperature)
 
     def column(values: Sequence[Sequence[float]]) -> torch.Tensor:
@@ -150,8 +159,4 @@ def batch(
     parameters = column([[c.parameters[p.name] for p in model.parameters] for c in catchments])
     levels = Levels(errors(0), errors(1), *gauge)
     ids = [c.station for c in catchments]
-    made = cycle.batch(model, parameters, levels, build_filter(settings), ids, settings.filter.seed)
-    if not weights:
-        return made
-    every = {name: torch.stack([own[name] for own in weights]) for name in weights[0]}
-    return replace(made, build=with_networks(made.build), networks=Trained(every))
+    return cycle.batch(model, parameters, levels, build_filter(settings), ids, settings.filter.seed)

@@ -1,7 +1,7 @@
-"""A learned gain of one catchment, from the store: training, what it is measured against, what is issued then."""
+"""Networks for one catchment, from the store: training, what it is measured against, what is issued then."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydroda import choice, fitting, gains, training, tuning
+from hydroda import choice, designs, fitting, gains, training, tuning
 from hydroda.calibrated import Calibrated
 from hydroda.calibration import open_loop, runoff
 from hydroda.cycle import Batch, Moment
-from hydroda.filters import lstm
-from hydroda.filters.lstm import with_networks
-from hydroda.filters.networks import Trained
+from hydroda.filters import guided
 from hydroda.filters.recipe import Filter
 from hydroda.fitting import Judged, Record
 from hydroda.gains import Past, Reference
@@ -43,9 +41,11 @@ class Effort:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What was learned: weights (network, …), how forecasts with and without them did in hours they were not trained
-    on, the mean squared errors (24,) of the best classical forecast there, and how many gradients were skipped."""
+    """What was learned: networks of which design, their weights (network, …), how forecasts with and without them did
+    in hours they were not trained on, the mean squared errors (24,) of the best classical forecast there, and how many
+    gradients were skipped."""
 
+    design: str
     weights: Mapping[str, Tensor]
     judged: Judged
     classical: np.ndarray
@@ -59,7 +59,7 @@ class Lesson:
 
     def report(self) -> dict[str, Any]:
         """What is kept beside the weights."""
-        return {"validation_ratios": self.ratios, "gradients_skipped": self.skipped}
+        return {"design": self.design, "validation_ratios": self.ratios, "gradients_skipped": self.skipped}
 
     def summary(self, station: str) -> str:
         """What was found, in words."""
@@ -81,14 +81,17 @@ def learn(
     validation: np.datetime64,
     end: np.datetime64,
     effort: Effort,
+    design: str,
     checkpoint: Path,
     progress: Progress,
 ) -> Lesson:
-    """The learned gain of a calibrated catchment, trained from `start` to `validation` and judged from there to `end`.
+    """Networks of a design (see `designs`) for a calibrated catchment, trained from `start` to `validation` and judged
+    from there to `end`.
 
     Validation decides at which leads they, their mean with the filter, or something else is issued. Raises ValueError,
     naming the catchment, when a period is too short.
     """
+    kind = designs.design(design)
     record = fitting.record_of(settings, store, catchment, start, end)
     batch = batch_of([found], settings)
     parameters = batch.parameters[0, 0].numpy()
@@ -115,24 +118,26 @@ def learn(
     held = gains.chunks(past, batch, int(hours[0]), int(hours[-1]))
     stores = batch.system.stores
     assert stores is not None
-    scales = lstm.scales(states[parts[0]], past.observed[parts[0]], stores)
+    scales = guided.scales(states[parts[0]], past.observed[parts[0]], stores)
+
+    learned = kind.learned(batch.build)
 
     def build(weights: Mapping[str, Tensor], some: Series) -> Filter:
         every = batch.rows(np.zeros(len(some.parameters), np.int64))
-        return lstm.lstm_gain(every.system, weights=weights)
+        return learned(every.system, weights=weights)
 
     every = torch.arange(held.mean.shape[0]).expand(nets, -1)
     teaching, judging = gains.teaching(goal, nets, effort.leads), gains.judging(bar.runoff, nets, effort.leads)
     task = Task(build, teaching, judging, series, rows, held, every)
     lengths, rates = ((0, gains.LENGTH),), (effort.rate, effort.rate / 20)
     plan = Plan(effort.steps, effort.windows, gains.LENGTH, lengths, rates, DECAY, every=EVERY, patience=6, seed=seed)
-    begun = lstm.initial(scales, stores, range(seed, seed + nets))
+    begun = kind.initial(scales, stores, range(seed, seed + nets), found.residual_hours)
     weights, state = training.train(begun, task, plan, checkpoint, lambda f, text: progress(0.9 * f, text))
     flow = runoff(record.model, parameters, states)
     whole = tuning.past(record.forcing, record.observed, states, flow, record.scored)
-    rows_of_whole = _rows(_beside(batch, weights), whole)
+    rows_of_whole = _rows(designs.beside(batch, design, [weights]), whole)
     judged = fitting.judged(rows_of_whole, whole, found.correction, area, found.residual_hours, unseen)
-    return Lesson(weights, judged, bar.runoff.numpy(), int(state.skipped.sum()))
+    return Lesson(design, weights, judged, bar.runoff.numpy(), int(state.skipped.sum()))
 
 
 class _Stretch(NamedTuple):
@@ -163,12 +168,6 @@ def _stretch(
 def _reference(part: _Stretch) -> Reference:
     """The least error of all classical forecasts, for every lead."""
     return Reference(*torch.from_numpy(np.min(list(part.errors.values()), axis=0)))
-
-
-def _beside(batch: Batch, weights: Mapping[str, Tensor]) -> Batch:
-    """A batch of one with its networks."""
-    every = {name: tensor.unsqueeze(0) for name, tensor in weights.items()}
-    return replace(batch, build=with_networks(batch.build), networks=Trained(every))
 
 
 def _rows(batch: Batch, known: tuning.Past) -> Batch:

@@ -192,11 +192,12 @@ def train(
     *,
     progress: Progress = silent,
     effort: Any = None,
+    design: str = "gain",
 ) -> list[Calibration]:
     """Trains networks for calibrated catchments from `start` and judges them from `validation` to `end`.
 
     One that cannot be trained does not stop the others; training that was interrupted goes on where it was. `effort` is
-    a `learning.Effort`, how long to train.
+    a `learning.Effort`, how long to train, `design` what networks do (see `designs`).
     """
     from hydroda import learning, training
 
@@ -213,7 +214,17 @@ def train(
         catchment = settings.catchment(station)
         try:
             lesson = learning.learn(
-                settings, store, catchment, found, start, validation, end, effort or learning.Effort(), checkpoint, told
+                settings,
+                store,
+                catchment,
+                found,
+                start,
+                validation,
+                end,
+                effort or learning.Effort(),
+                design,
+                checkpoint,
+                told,
             )
         except ValueError as error:
             results.append(Calibration(station, f"not trained: {error}", failed=True))

@@ -1,11 +1,17 @@
 """A small deployment for the tests of whole steps: made-up gauges, parameters without a search, no file outside tmp."""
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from hydroda import fitting, steps
+from hydroda import designs, fitting, steps, training
+from hydroda.filters import guided
+from hydroda.groups import build_model
+from hydroda.schema import LEADS
 from hydroda.settings import Settings, load
 from hydroda.sources import synthetic
 from hydroda.units import HOUR
@@ -28,6 +34,21 @@ def with_late_values(records):
     hours = 1 + np.arange(late.size) % 5
     known = np.where(late, records["time"].values + hours * HOUR, records["time"].values)
     return records.assign_coords(known=("record", known.astype("datetime64[ns]")))
+
+
+def with_networks(settings: Settings, kinds: Mapping[str, str]) -> None:
+    """Untrained networks of a design for each gauge, three of each, that every lead of the forecast asks for."""
+    store = steps.store_of(settings)
+    for station, name in kinds.items():
+        path, content = store.weights_path(station), store.read_parameters(station)
+        stores = torch.tensor([state.water for state in build_model(content["model"], content["temperature"]).states])
+        states = 20.0 * torch.rand(200, len(stores), dtype=torch.float64)
+        scales = guided.scales(states, torch.rand(200, dtype=torch.float64), stores)
+        training.save(path, designs.design(name).initial(scales, stores, range(3), 6.0), {"design": name})
+        content["choice"] = dict.fromkeys(("observed", "none"), ["filter_and_networks"] * LEADS.size)
+        report = {"filter": settings.filter.model_dump(mode="json")}
+        content["taught"] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "report": report}
+        store.write_parameters(station, content)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ TORCH = {
     "tuning",
     "search",
     "groups",
+    "designs",
     "forecasting",
     "restart",
     "observability",
@@ -47,7 +48,7 @@ MEETING = {
     "reproduction.sun2026_plan",
     "reproduction.sun2026_rows",
 }
-FAMILY_TOOLS = {"recipe", "beliefs", "nested", "algebra", "noise", "networks", "learned"}
+FAMILY_TOOLS = {"recipe", "beliefs", "nested", "algebra", "noise", "networks", "learned", "guided"}
 
 
 def name_of(path: Path) -> str:

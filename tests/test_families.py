@@ -505,7 +505,7 @@ BELIEFS: dict[str, Callable] = {
 
 
 def test_every_belief_is_among_those_asked():
-    inside_a_model = {"Guided", "Committee"}  # asked in test_lstm, in a model that has stores
+    inside_a_model = {"Guided", "Steered", "Committee"}  # asked in test_designs, in a model that has stores
     assert {part for name in BELIEFS for part in name.split(":")} | inside_a_model == set(KINDS)
 
 

@@ -25,14 +25,8 @@ def desroziers(build: Build, *, memory: float = 720.0, gauge: bool = True, model
     if memory < 24.0:
         raise ValueError(f"adaptive.desroziers: memory is {memory} hours, at least 24 are needed")
 
-    def scaled(system: System, gauge: Tensor, model: Tensor) -> System:
-        deviation = gauge.sqrt()
-        outer = deviation.unsqueeze(-1) * deviation.unsqueeze(-2)
-        return replace(
-            system,
-            model_error=lambda mean: system.model_error(mean) * model.sqrt()[:, None, None],
-            observation_error=lambda y: system.observation_error(y) * outer,
-        )
+    def scaled(system: System, belief: Belief) -> System:
+        return system.with_errors(belief.model.sqrt().unsqueeze(-1), belief.gauge.sqrt())
 
     def made(system: System) -> Filter:
         plain = build(system)  # others are built every hour, for its errors: some closures, microseconds
@@ -43,14 +37,14 @@ def desroziers(build: Build, *, memory: float = 720.0, gauge: bool = True, model
             return Adaptive(state, one, one[:, 0])
 
         def forecast(belief: Belief, hour: Hour) -> Adaptive:
-            inner = build(scaled(system, belief.gauge, belief.model))
+            inner = build(scaled(system, belief))
             return replace(belief, state=inner.forecast(belief.state, hour))
 
         def observe(belief: Belief) -> Predicted:
             return plain.observe(belief.state)
 
         def step(belief: Belief, hour: Hour) -> tuple[Belief, Update]:
-            inner = build(scaled(system, belief.gauge, belief.model))
+            inner = build(scaled(system, belief))
             state, update = inner.step(belief.state, hour)
             d = update.innovation
             expected, _ = without_missing(update.predicted, update.observation_cov, update.seen)

@@ -21,6 +21,7 @@ from hydroda.filters.beliefs import (
     PartlyOrthogonal,
     Point,
     SquareRoot,
+    mapped,
 )
 
 
@@ -198,17 +199,58 @@ class Learned:
 
 
 @dataclass(frozen=True)
+class Steered:
+    """A belief whose error levels a network sets hour by hour, an output error (c, 1, k) beside it, and what the
+    network remembers: its own memory (c, 1, h) twice, the last innovation of the model alone, the observation it
+    belongs to and what the analysis left of it (c, q), and the rain of the last hours (c, 1, 3)."""
+
+    state: Belief
+    error: Tensor
+    hidden: Tensor
+    cell: Tensor
+    innovation: Tensor
+    observation: Tensor
+    residual: Tensor
+    rain: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """(c, 1, n + k)."""
+        return torch.cat((self.state.mean, self.error), -1)
+
+    @property
+    def cov(self) -> Tensor:
+        """(c, n, n), of the state."""
+        return self.state.cov
+
+    def shifted(self, d: Tensor) -> "Steered":
+        """The belief with its mean moved by d (c, 1, n + k)."""
+        n = self.state.mean.shape[-1]
+        return replace(self, state=self.state.shifted(d[..., :n]), error=self.error + d[..., n:])
+
+
+@dataclass(frozen=True)
 class Committee:
     """The belief of a filter, and of s networks beside it, whose tensors have an axis for these after that of the
     catchments (c, s, …)."""
 
     state: Belief
-    networks: Guided
+    networks: Belief
+
+    @classmethod
+    def of(cls, state: Belief, rows: Belief, seeds: int) -> "Committee":
+        """A filter's belief with that of networks that are catchments of their own, (c·s, …)."""
+        return cls(state, mapped(lambda x: x.unflatten(0, (-1, seeds)), rows))
+
+    @property
+    def rows(self) -> Belief:
+        """The networks as catchments of their own."""
+        return mapped(lambda x: x.flatten(0, 1), self.networks)
 
     @property
     def mean(self) -> Tensor:
         """(c, 1, n + s ·): of the filter, and of each network."""
-        return torch.cat((self.state.mean, self.networks.guided.flatten(1).unsqueeze(1)), -1)
+        return torch.cat((self.state.mean, self.rows.mean.reshape(len(self.state.mean), 1, -1)), -1)
 
     @property
     def cov(self) -> Tensor:
@@ -217,13 +259,13 @@ class Committee:
 
     def shifted(self, d: Tensor) -> "Committee":
         """The belief with its mean moved by d (c, 1, n + s ·)."""
-        n, theirs = self.state.mean.shape[-1], self.networks
-        moved = replace(theirs, guided=theirs.guided + d[..., n:].reshape(theirs.guided.shape))
-        return Committee(self.state.shifted(d[..., :n]), moved)
+        n, theirs = self.state.mean.shape[-1], self.rows
+        moved = theirs.shifted(d[..., n:].reshape(theirs.mean.shape))
+        return Committee.of(self.state.shifted(d[..., :n]), moved, len(theirs.mean) // len(d))
 
 
 PLAIN = (Gaussian, SquareRoot, Ensemble, Mixed, PartlyOrthogonal, Particles, Point, GaussianSum, Guided)
-HOLDING = (WithBias, TwoBiases, Separate, Steady, Adaptive, Learned, Committee)
+HOLDING = (WithBias, TwoBiases, Separate, Steady, Adaptive, Learned, Steered, Committee)
 KINDS: Mapping[str, type] = {made.__name__: made for made in (*PLAIN, *HOLDING)}
 
 

@@ -43,6 +43,10 @@ class Noise:
     catchment: np.ndarray
     hour: np.ndarray
 
+    def repeated(self, times: int) -> "Noise":
+        """The same for every catchment so many times in a row."""
+        return Noise(self.seed, self.catchment.repeat(times), self.hour.repeat(times))
+
     def normal(self, purpose: str, *shape: int) -> Tensor:
         """Standard normal numbers (c, *shape), float64."""
         return torch.special.ndtri(self.uniform(purpose, *shape))

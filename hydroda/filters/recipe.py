@@ -39,6 +39,16 @@ class System:
     networks: Trained | None = None
     beside: Callable[[Tensor], Tensor] | None = None
 
+    def with_errors(self, model: Tensor, gauge: Tensor) -> "System":
+        """The same with the error of every state multiplied by `model` (c, n or 1), of every gauge by `gauge` (c, q or
+        1)."""
+        variance = gauge.unsqueeze(-1) * gauge.unsqueeze(-2)
+        return replace(
+            self,
+            model_error=lambda mean: self.model_error(mean) * model.unsqueeze(-1),
+            observation_error=lambda y: self.observation_error(y) * variance,
+        )
+
 
 @dataclass(frozen=True)
 class Unknowns:

@@ -1,6 +1,5 @@
 """What an hourly run costs beside its numerics, and whether a long hindcast grows: `pytest -m slow -s` on this file."""
 
-import hashlib
 import json
 import os
 import resource
@@ -10,12 +9,9 @@ import time
 
 import numpy as np
 import pytest
-import torch
-from conftest import FIRST
+from conftest import FIRST, with_networks
 
-from hydroda import choice, netcdf, operation, steps, training
-from hydroda.filters import lstm
-from hydroda.schema import LEADS
+from hydroda import choice, netcdf, operation, steps
 from hydroda.settings import load
 from hydroda.steps import store_of
 from hydroda.units import HOUR
@@ -99,24 +95,8 @@ def test_memory_stays_flat_over_a_year_of_hindcasts(settings):
     assert last < 1.1 * settled
 
 
-def with_networks(settings):
-    """Untrained networks, three for each gauge, that every lead of the forecast asks for."""
-    store, states = store_of(settings), 6
-    stores = torch.tensor([True] * (states - 1) + [False])
-    scales = lstm.scales(
-        torch.rand(200, states, dtype=torch.float64) * 20, torch.rand(200, dtype=torch.float64), stores
-    )
-    for catchment in settings.catchments:
-        path = store.weights_path(catchment.id)
-        training.save(path, lstm.initial(scales, stores, range(3)), {})
-        content = store.read_parameters(catchment.id)
-        content["choice"] = dict.fromkeys(("observed", "none"), ["filter_and_networks"] * LEADS.size)
-        report = {"filter": settings.filter.model_dump(mode="json")}
-        content["taught"] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "report": report}
-        store.write_parameters(catchment.id, content)
-
-
-def test_networks_beside_the_filter_cost_little(hundred):
+@pytest.mark.parametrize("design", ["gain", "levels"])
+def test_networks_beside_the_filter_cost_little(hundred, design):
     def seconds(first: int) -> float:
         taken = []
         for i in range(first, first + 4):
@@ -126,10 +106,11 @@ def test_networks_beside_the_filter_cost_little(hundred):
         return min(taken[1:])  # the first starts cold
 
     plain = seconds(0)
-    with_networks(hundred)
+    with_networks(hundred, {catchment.id: design for catchment in hundred.catchments})
     both = seconds(4)
     method = netcdf.read(store_of(hundred).product_path("fc", FIRST + 7 * HOUR)).discharge_method
     assert (method.values == 1 + choice.METHODS.index(choice.BOTH)).all()
     print(
-        f"\n{COUNT} gauges, an hourly cycle: {plain:.2f} s with a filter, {both / plain:.2f} times that with networks"
+        f"\n{COUNT} gauges, an hourly cycle: {plain:.2f} s with a filter, {both / plain:.2f} times that with networks "
+        f"({design})"
     )

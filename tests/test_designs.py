@@ -1,0 +1,425 @@
+"""Networks inside a model: what they may do to stores, what they do with nothing, and that they learn."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from conftest import FIRST
+from conftest import with_networks as give_networks
+
+from hydroda import choice, designs, domain, gains, groups, learning, netcdf, steps, training
+from hydroda.cycle import Batch, Levels, rollout
+from hydroda.designs import DESIGNS, GAIN, LEVELS
+from hydroda.filters import adaptive, coloured, ensemble, guided, levels, linear, lstm, sigma
+from hydroda.filters.beliefs import mapped, named
+from hydroda.filters.beside import with_networks
+from hydroda.filters.nested import built, kind
+from hydroda.filters.networks import FIXED
+from hydroda.filters.recipe import Hour
+from hydroda.gains import Past, Reference
+from hydroda.groups import build_model
+from hydroda.losses import begin
+from hydroda.models.hbv import hourly
+from hydroda.schema import LEADS
+from hydroda.units import HOUR
+
+C, SEEDS, T = 3, 2, 60
+GENERATOR = np.random.default_rng(4)
+INSIDE = {
+    "ukf": sigma.ukf,
+    "srukf": sigma.srukf,
+    "extended": linear.extended,
+    "etkf": lambda system: ensemble.etkf(system, members=9),
+    "adaptive": adaptive.desroziers(sigma.ukf),
+}
+each_design = pytest.mark.parametrize("name", DESIGNS)
+
+
+@cache
+def batch() -> Batch:
+    """Three catchments that differ in all parameters."""
+    model = hourly()
+    lower, upper = (torch.tensor([getattr(p, side) for p in model.parameters]) for side in ("lower", "upper"))
+    p = model.defaults.expand(C, -1, -1) * torch.tensor([0.9, 1.0, 1.1], dtype=torch.float64)[:, None, None]
+    x = torch.ones(C, 1, len(model.states), dtype=torch.float64)
+    levels = Levels(0.02 * x, 0.05 * x, 0.05 * x[..., 0, :1], 0.01 * x[..., 0, :1])
+    return Batch(model, torch.minimum(torch.maximum(p, lower), upper).double(), levels, sigma.ukf, np.arange(C), 7)
+
+
+@cache
+def weather() -> torch.Tensor:
+    """Rain in showers and some evaporation, (T, c, 2)."""
+    rain = GENERATOR.gamma(0.1, 8.0, (T + LEADS.size, C))
+    return torch.from_numpy(np.stack((rain, np.full_like(rain, 0.05)), -1))
+
+
+@cache
+def observed() -> torch.Tensor:
+    """Runoff of other parameters, with a gap and single hours missing, (T, c)."""
+    model, p = batch().model, batch().parameters.clone()
+    p[..., 7] *= 1.7
+    x, found = model.start(p), []
+    for u in weather():
+        x = model.step(x, u.unsqueeze(1), p)
+        found.append(model.discharge(x, p)[:, 0, 0])
+    y = torch.stack(found) * torch.from_numpy(np.exp(0.05 * GENERATOR.normal(size=(len(found), C))))
+    y[20:26, 0] = torch.nan
+    y[40, 1] = torch.nan
+    return y
+
+
+@cache
+def weights(name: str, size: float = 0.5) -> dict[str, torch.Tensor]:
+    """Networks of each catchment that do something, (c·s, …)."""
+    world = batch()
+    states = torch.rand(200, C, len(world.model.states), generator=torch.Generator().manual_seed(1)).double() * 20
+    stores = world.system.stores
+    scales = [guided.scales(states[:, c], observed()[:, c], stores) for c in range(C)]
+    every = [DESIGNS[name].initial(each, stores, range(SEEDS), 8.0) for each in scales]
+    found = {name: torch.cat([each[name] for each in every]) for name in every[0]}
+    shape = found["last.weight"].shape
+    found["last.weight"] = size * torch.randn(shape, generator=torch.Generator().manual_seed(2)).double()
+    return found
+
+
+def single(name: str, size: float = 0.5) -> dict[str, torch.Tensor]:
+    """The first network of each catchment."""
+    return {key: tensor[::SEEDS] for key, tensor in weights(name, size).items()}
+
+
+def alone(name: str, own=None, inside=sigma.ukf):
+    """One network of each catchment as a filter."""
+    return DESIGNS[name].learned(inside)(batch().system, weights=single(name) if own is None else own)
+
+
+def run(made, belief, hours, doubt=None, y=None):
+    y = observed() if y is None else y
+    beliefs, updates = [], []
+    for i in hours:
+        noise = batch().noise(np.full(C, i))
+        belief, update = made.step(belief, Hour(weather()[i].unsqueeze(1), y[i].unsqueeze(-1), noise, doubt))
+        beliefs.append(belief)
+        updates.append(update)
+    return beliefs, updates
+
+
+def begun(made):
+    x = batch().model.start(batch().parameters)
+    return made.init(x, torch.diag_embed((0.1 * x[:, 0] + 0.01).square()), batch().noise(np.zeros(C, np.int64)))
+
+
+def committee(name: str, build=sigma.ukf):
+    cut = {key: tensor.unflatten(0, (C, SEEDS)) for key, tensor in weights(name).items()}
+    own = [{key: tensor[c] for key, tensor in cut.items()} for c in range(C)]
+    return designs.beside(replace(batch(), build=build), name, own)
+
+
+@each_design
+def test_nothing_observed_is_a_forecast_bit_for_bit(name):
+    made = alone(name)
+    (*_, belief), _ = run(made, begun(made), range(20))
+    hour = Hour(
+        weather()[20].unsqueeze(1), torch.full((C, 1), torch.nan).double(), batch().noise(np.zeros(C, np.int64))
+    )
+    after, update = made.step(belief, hour)
+    expected = named(made.forecast(belief, hour))
+    assert all(torch.equal(tensor, expected[path]) for path, tensor in named(after).items())
+    assert not update.shift.any()
+
+
+def test_one_correction_is_the_one_of_the_equations():
+    made, w = alone(GAIN), single(GAIN)
+    prior = begun(made)
+    hour = Hour(weather()[0].unsqueeze(1), observed()[0].unsqueeze(-1), batch().noise(np.zeros(C, np.int64)))
+    moved = made.forecast(prior, hour).mean[:, 0]
+    after, _ = made.step(prior, hour)
+    n = len(batch().model.states)
+    q = batch().system.see(moved[:, None, :n])[:, 0]
+    d = hour.observation - q
+    r = d / (0.5 * (hour.observation + q) + 0.02 * w["fixed.flow"])
+    out = (w["last.weight"] @ after.hidden[:, 0].unsqueeze(-1) + w["last.bias"])[..., 0]
+    g = torch.tanh(out[:, :n])
+    stores = batch().system.stores
+    room = torch.where(stores, moved[:, :n] + 0.1 * w["fixed.content"], 1.0)
+    state = moved[:, :n] + w["fixed.reach"] * g * room * r
+    state = torch.where(stores, state.clamp(min=0.0), state.clamp(-0.7, 0.7))
+    error = (w["error"] + out[:, n : n + 3]) * d  # there was no innovation before
+    torch.testing.assert_close(after.mean[:, 0], torch.cat((state, error), -1), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(after.innovation, d)
+
+
+def test_stores_stay_what_they_can_be_whatever_the_network_says():
+    wild = single(GAIN, 50.0)
+    made = alone(GAIN, wild)
+    y = observed() * torch.from_numpy(np.exp(2.0 * GENERATOR.normal(size=observed().shape)))
+    beliefs, _ = run(made, begun(made), range(T), y=y)
+    n = len(batch().model.states)
+    states = torch.stack([belief.mean[:, 0, :n] for belief in beliefs])
+    stores, ceiling = batch().system.stores, wild["fixed.ceiling"]
+    assert (states[..., stores] >= 0.0).all() and (states <= ceiling).all() and torch.isfinite(states).all()
+    assert (states[..., ~stores].abs() <= 0.7).all()
+
+
+@each_design
+def test_one_run_is_two_with_a_file_between(name):
+    for made in (alone(name), committee(name).filter):
+        whole, _ = run(made, begun(made), range(T))
+        first, _ = run(made, begun(made), range(25))
+        kept = built(
+            kind(first[-1]), {path: torch.from_numpy(t.numpy().copy()) for path, t in named(first[-1]).items()}
+        )
+        second, _ = run(made, kept, range(25, T))
+        for a, b in zip(named(whole[-1]).values(), named(second[-1]).values(), strict=True):
+            assert torch.equal(a, b)
+
+
+@each_design
+def test_a_catchment_alone_is_the_catchment_among_others(name):
+    every = committee(name)
+    whole, _ = run(every.filter, begun(every.filter), range(30))
+    for c in range(C):
+        own = every.rows(np.array([c]))
+        belief = mapped(lambda x, c=c: x[c : c + 1], begun(every.filter))
+        for i in range(30):
+            hour = Hour(weather()[i, c][None, None], observed()[i, c][None, None], own.noise(np.array([i])))
+            belief, _ = own.filter.step(belief, hour)
+        for a, b in zip(named(whole[-1]).values(), named(belief).values(), strict=True):
+            torch.testing.assert_close(a[c : c + 1], b, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "inside"), [(GAIN, "ukf"), *((LEVELS, inside) for inside in INSIDE)])
+def test_a_gradient_through_steps_and_a_day_ahead_is_that_of_differences(name, inside):
+    names = [key for key in single(name) if not key.startswith(FIXED)]
+
+    def loss(*values):
+        made = alone(name, single(name) | dict(zip(names, values, strict=True)), INSIDE[inside])
+        (*_, belief), _ = run(made, begun(made), range(14, 22))  # with a gap
+        x = belief.mean
+        total = 0.0
+        for u in weather()[22:46]:
+            x = made.system.move(x, u.unsqueeze(1))
+            total = total + made.system.see(x).square().sum()
+        return total
+
+    values = [single(name)[key].clone().requires_grad_() for key in names]
+    gradients = torch.autograd.grad(loss(*values), values)
+    for i, (value, gradient) in enumerate(zip(values, gradients, strict=True)):
+        assert torch.isfinite(gradient).all() and gradient.any()
+        direction = torch.randn(value.shape, generator=torch.Generator().manual_seed(i)).double()
+        shifted = [[v.detach() for v in values] for _ in range(2)]
+        for side, sign in zip(shifted, (1.0, -1.0), strict=True):
+            side[i] = side[i] + sign * 1e-6 * direction
+        by_differences = (loss(*shifted[0]) - loss(*shifted[1])) / 2e-6
+        torch.testing.assert_close((gradient * direction).sum(), by_differences, rtol=1e-5, atol=1e-8)
+
+
+@each_design
+def test_networks_beside_a_filter_leave_it_alone_and_forecast_their_mean(name):
+    own = replace(batch(), build=sigma.ukf)
+    (*_, plain), before = run(own.filter, begun(own.filter), range(30))
+    beside = committee(name)
+    (*_, belief), updates = run(beside.filter, begun(beside.filter), range(30))
+    assert torch.equal(belief.state.mean, plain.mean) and torch.equal(belief.cov, plain.cov)
+    assert torch.equal(updates[-1].innovation, before[-1].innovation)
+    ahead = weather()[30 : 30 + LEADS.size]
+    single, both = (
+        rollout(made, end, begun(own.filter).mean, ahead, np.full(C, 30))
+        for made, end in ((own, plain), (beside, belief))
+    )
+    torch.testing.assert_close(single.median, both.median)
+    torch.testing.assert_close(single.variance, both.variance)
+    torch.testing.assert_close(single.open_loop, both.open_loop)
+    assert single.networks is None
+    each = []
+    for i in range(SEEDS):
+        made = alone(name, {key: tensor[i::SEEDS] for key, tensor in weights(name).items()})
+        (*_, end), _ = run(made, begun(made), range(30))
+        x, flow = end.mean, []
+        for u in ahead:
+            x = made.system.move(x, u.unsqueeze(1))
+            flow.append(made.system.see(x)[:, 0, 0])
+        each.append(torch.stack(flow))
+    torch.testing.assert_close(both.networks, torch.stack(each).mean(0))
+    assert (each[0] - each[1]).abs().max() > 0.0
+
+
+@each_design
+def test_a_suspect_observation_is_none_for_a_network(name):
+    made = committee(name).filter
+    (*_, belief), _ = run(made, begun(made), range(10))
+    noise = batch().noise(np.full(C, 10))
+    hour = Hour(weather()[10].unsqueeze(1), observed()[10].unsqueeze(-1), noise, torch.full((C, 1), 9.0).double())
+    after, _ = made.step(belief, hour)
+    untouched = made.forecast(belief, hour)
+    assert torch.equal(after.rows.mean, untouched.rows.mean)
+    assert not torch.equal(after.state.mean, untouched.state.mean)
+
+
+@each_design
+def test_networks_are_asked_for(name):
+    with pytest.raises(ValueError, match="hydroda train"):
+        with_networks(sigma.ukf, DESIGNS[name].learned(sigma.ukf))(batch().system)
+    with pytest.raises(ValueError, match="weights are for 4 states, the model has 6"):
+        alone(name, single(name) | {"fixed.content": torch.ones(C, 4).double()})
+
+
+def test_a_design_that_is_not_there_and_a_filter_that_has_no_stores_are_refused():
+    with pytest.raises(ValueError, match="there are gain, levels"):
+        designs.design("gains")
+    with pytest.raises(ValueError, match="coloured noise"):
+        alone(LEVELS, inside=coloured.remembered(sigma.ukf, model_hours=6.0))
+
+
+@pytest.mark.parametrize("name", [GAIN, LEVELS])
+def test_gauges_with_networks_of_any_design_are_hindcast_and_go_on_from_what_was_saved(settings, name):
+    give_networks(settings, {"ach": LEVELS, "bregenz": name})
+    found = domain.load(settings)
+    batches, lacking = groups.grouped(found)
+    assert len(batches) == (1 if name == LEVELS else 2) and not lacking
+    (archive,) = steps.hindcast(settings, FIRST, FIRST + 3 * HOUR)
+    parts = netcdf.read(archive)
+    assert np.isfinite(parts.discharge_networks.values).all()
+    *_, done = [steps.run(settings, FIRST + i * HOUR) for i in range(2)]
+    product = netcdf.read(done.files[0])
+    assert (product.discharge_method.values == 1 + choice.METHODS.index(choice.BOTH)).all()
+    assert np.isfinite(product.discharge.values).all()
+
+
+def test_a_calibrated_gauge_is_given_networks_of_the_design_that_was_asked_for(settings, monkeypatch):
+    for key, value in (("WINDOW", 48), ("LENGTH", 72), ("CHUNK", 200), ("WARM", 24)):  # as in a hurry
+        monkeypatch.setattr(gains, key, value)
+    months = (np.datetime64(day, "ns") for day in ("2003-01-21", "2003-04-15", "2003-06-30"))
+    (done,) = steps.train(settings, ["ach"], *months, effort=learning.Effort(1, 1, 2), design=LEVELS)
+    assert not done.failed, done.summary
+    weights, about = training.load(steps.store_of(settings).weights_path("ach"))
+    report = steps.store_of(settings).read_parameters("ach")["taught"]["report"]
+    assert about["design"] == report["design"] == LEVELS and set(report["validation_ratios"]) >= {"networks", "filter"}
+    n = len(build_model("hbv.hourly", True).states)
+    assert weights["last.bias"].shape == (1, n + 1 + 6, 1)
+
+
+def test_rows_of_trained_networks_are_theirs():
+    trained = committee(GAIN).networks
+    some = trained.rows(torch.tensor([2, 0, 2])).rows(torch.tensor([1, 0]))
+    assert torch.equal(some["error"], trained["error"].unflatten(0, (C, SEEDS))[[0, 2]].flatten(0, 1))
+    assert some.seeds == SEEDS
+
+
+@pytest.mark.parametrize("inside", INSIDE)
+def test_levels_of_an_untrained_network_are_those_of_the_filter_bit_for_bit(inside):
+    own, error = replace(batch(), build=INSIDE[inside]), torch.tensor([0.3, 0.2, 0.1], dtype=torch.float64)
+    scales = {key.removeprefix(FIXED): value for key, value in single(LEVELS).items() if key.startswith(FIXED)}
+    stores = batch().system.stores
+    made = alone(LEVELS, levels.initial(scales, stores, range(C), error), INSIDE[inside])
+    of_filter, _ = run(own.filter, begun(own.filter), range(50))
+    beliefs, _ = run(made, begun(made), range(50))
+    for a, b in zip(of_filter, beliefs, strict=True):
+        assert all(torch.equal(x, named(b.state)[path]) for path, x in named(a).items())
+    # and what the analysis left of the observation is carried on, an hour later in the shares of the constants
+    left = observed()[49].unsqueeze(-1) - own.filter.system.see(of_filter[-1].mean)[:, 0]
+    torch.testing.assert_close(beliefs[-1].error[:, 0], left * error)
+    torch.testing.assert_close(beliefs[-1].mean[:, 0, :6], of_filter[-1].mean[:, 0])
+
+
+@pytest.mark.parametrize("inside", INSIDE)
+def test_levels_that_are_larger_move_stores_more(inside):
+    """All errors of the model are multiplied by seven, that of the gauge is divided by it: the analysis is what was
+    observed, and the filter with such levels from the start."""
+    own = single(LEVELS) | {"last.weight": torch.zeros_like(single(LEVELS)["last.weight"])}
+    own["last.bias"] = torch.zeros_like(own["last.bias"])
+    own["last.bias"][:, :6], own["last.bias"][:, 6] = 50.0, -50.0
+    made = alone(LEVELS, own, INSIDE[inside])
+    one, most = torch.ones(C, 1, dtype=torch.float64), float(np.exp(2.0))
+    sure = INSIDE[inside](batch().system.with_errors(most * one, one / most))
+    for (a, x), (b, y) in zip(*(zip(*run(f, begun(f), range(15)), strict=True) for f in (made, sure)), strict=True):
+        torch.testing.assert_close(a.state.mean, b.mean)
+        torch.testing.assert_close(x.innovation_cov, y.innovation_cov)
+        torch.testing.assert_close(x.log_likelihood, y.log_likelihood)
+
+
+@pytest.mark.parametrize("inside", ["srukf", "etkf", "adaptive"])
+def test_networks_set_the_levels_of_whatever_filter_they_stand_beside(inside):
+    beside = committee(LEVELS, INSIDE[inside])
+    (*_, belief), _ = run(beside.filter, begun(beside.filter), range(30))
+    every = [alone(LEVELS, {k: t[i::SEEDS] for k, t in weights(LEVELS).items()}, INSIDE[inside]) for i in range(SEEDS)]
+    for i, made in enumerate(every):
+        (*_, end), _ = run(made, begun(made), range(30))
+        torch.testing.assert_close(belief.rows.mean.unflatten(0, (C, SEEDS))[:, i], end.mean)
+    assert torch.isfinite(belief.mean).all()
+
+
+def test_forecasts_with_levels_begin_as_those_of_the_filter_with_its_residual():
+    for memory in (0.0, 0.7, 4.0, 30.0, 500.0):
+        own = DESIGNS[LEVELS].initial({}, batch().system.stores, range(1), memory)["error"]
+        left = (own * torch.exp(-torch.from_numpy(LEADS)[:, None] / torch.tensor(guided.DECAYS))).sum(-1)
+        expected = np.exp(-LEADS / memory) if memory else np.zeros(LEADS.size)
+        np.testing.assert_allclose(left.numpy(), expected, atol=0.25 if memory > 100 else 0.05)
+
+
+@each_design
+def test_a_belief_with_networks_is_shifted(name):
+    made = committee(name).filter
+    (*_, belief), _ = run(made, begun(made), range(5))
+    d = torch.randn(belief.mean.shape, generator=torch.Generator().manual_seed(3)).double()
+    torch.testing.assert_close(belief.shifted(d).mean, belief.mean + d)
+    torch.testing.assert_close(belief.shifted(d).cov, belief.cov)
+
+
+def test_a_loss_may_know_the_first_leads_only(monkeypatch):
+    for name, value in (("WINDOW", 24), ("SETTLE", 8), ("LENGTH", 48), ("WARM", 6), ("CHUNK", 12)):
+        monkeypatch.setattr(gains, name, value)
+    world = batch().rows(np.array([1]))
+    states = torch.ones(T + LEADS.size, len(world.model.states), dtype=torch.float64)
+    past = Past(weather()[:, 1], observed()[:, 1], states)
+    series = gains.series(past, world, states[:2], np.array([0, 5]), gains.LENGTH)
+    own = {key: tensor[[2, 2]] for key, tensor in weights(GAIN).items()}
+    made = lstm.lstm_gain(world.rows(np.array([0, 0])).system, weights=own)
+    every = gains.errors(made, begin(made, series), series, range(8, 24, 2), LEADS.tolist())
+    first = gains.errors(made, begin(made, series), series, range(8, 24, 2), (1, 3))
+    assert all(torch.equal(few, all_of[[0, 2]]) for few, all_of in zip(first[:2], every[:2], strict=True))
+    base = Reference(*(torch.linspace(0.1, 1.0, LEADS.size, dtype=torch.float64) * x for x in (0.01, 0.1)))
+    loss, _ = gains.teaching(base, 1, (1, 3))(made, begin(made, series), series)
+    parts = [
+        torch.log1p(torch.nanmean(square[i]) / reference[i])
+        for square, reference in zip(every[:2], (base.runoff, base.root), strict=True)
+        for i in (0, 2)
+    ]
+    torch.testing.assert_close(loss, torch.stack(parts).mean().expand(2))
+    score, _ = gains.judging(base.runoff, 1, (3,))(made, begin(made, series), series)
+    square = gains.errors(made, begin(made, series), series, range(6, 18, gains.SCORED), (3,))[0]
+    torch.testing.assert_close(score, (torch.nanmean(square) / base.runoff[2]).expand(2))
+
+
+@each_design
+def test_training_learns_what_is_wrong(name, tmp_path, monkeypatch):
+    """Stores that drain too fast in the model: after a few steps the loss of the first network has fallen."""
+    for key, value in (("WINDOW", 24), ("SETTLE", 8), ("LENGTH", 48), ("WINDOWS", 12), ("CHUNK", 30), ("WARM", 6)):
+        monkeypatch.setattr(gains, key, value)
+    world = batch().rows(np.array([1]))
+    x, states = world.model.start(world.parameters), []
+    for u in weather():
+        x = world.system.move(x, u[1][None, None])
+        states.append(x[0, 0])
+    past = Past(weather()[:, 1], observed()[:, 1], torch.stack(states))
+    series, rows = gains.windows(past, world, 0, len(states) - 1, SEEDS, 0)
+    held = gains.chunks(past, world, 10, len(states) - 25)
+    base = torch.full((LEADS.size,), 0.01, dtype=torch.float64)
+    task = training.Task(
+        lambda w, s: DESIGNS[name].learned(sigma.ukf)(
+            world.rows(np.zeros(len(s.parameters), np.int64)).system, weights=w
+        ),
+        gains.teaching(Reference(base, base), SEEDS, LEADS.tolist()),
+        gains.judging(base, SEEDS, LEADS.tolist()),
+        series,
+        rows,
+        held,
+        torch.arange(held.mean.shape[0]).expand(SEEDS, -1),
+    )
+    stores = world.system.stores
+    start = DESIGNS[name].initial(guided.scales(past.states, past.observed, stores), stores, range(SEEDS), 6.0)
+    plan = training.Plan(9, 4, gains.LENGTH, ((0, gains.LENGTH),), (1e-2, 1e-2), every=3)
+    _, state = training.train(start, task, plan, tmp_path / "check")
+    scores = np.array([score for _, _, score in state.history])
+    assert (scores[-1] < scores[0]).all() and not state.skipped.any()
