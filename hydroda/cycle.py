@@ -66,8 +66,7 @@ class Batch:
 
         table = model.parameters
         return System(
-            lambda x, u: model.step(x, u, p),
-            lambda x: model.discharge(x, p),
+            *model.bound(p),
             model_error,
             observation_error,
             torch.tensor([s.water for s in model.states]),

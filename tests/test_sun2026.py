@@ -18,7 +18,7 @@ from hydroda.__main__ import main
 from hydroda.calibrated import Taught
 from hydroda.correction import BASELINES
 from hydroda.domain import store_of
-from hydroda.filters import lstm
+from hydroda.filters import guided, lstm
 from hydroda.fitting import Effort
 from hydroda.groups import build_model
 from hydroda.known import forecast_table, newest_forecast
@@ -309,7 +309,7 @@ def taught(settings, *_, **__) -> list[steps.Calibration]:
     found = calibrated.restore(store.read_parameters("ach"))
     stores = torch.tensor([state.water for state in build_model(found.model, found.temperature).states])
     states = 20.0 * torch.rand(50, stores.numel(), generator=draw, dtype=torch.float64)
-    weights = lstm.initial(lstm.scales(states, states[:, 0], stores), stores, range(2))
+    weights = lstm.initial(guided.scales(states, states[:, 0], stores), stores, range(2))
     weights["last.weight"] = 0.02 * torch.randn(weights["last.weight"].shape, generator=draw, dtype=torch.float64)
     path = store.weights_path("ach")
     training.save(path, weights, {"station": "ach"})

@@ -63,30 +63,27 @@ def lstm_gain(system: System, *, weights: Mapping[str, Tensor]) -> Filter:
         unknown = belief.mean.mT * torch.nan
         return Predicted(mean, unknown, unknown[:, :1])
 
-    def departure(belief: Guided, y: Tensor) -> Tensor:
-        """d (c, 1)."""
-        return y - system.see(belief.mean[..., :n])[:, 0]
-
     def attend(belief: Guided, predicted: Predicted, innovation: Tensor, seen: Tensor, hour: Hour) -> Guided:
+        """With its memory, with d, and with the part of the output error that the innovation before tells."""
         y = predicted.mean + innovation
-        hidden, cell = heard(weights, stores, belief, belief.mean[:, 0, :n], departure(belief, y), y, seen)
-        return replace(belief, hidden=hidden, cell=cell)
+        d = y - system.see(belief.mean[..., :n])[:, 0]
+        hidden, cell = heard(weights, stores, belief, belief.mean[:, 0, :n], d, y, seen)
+        error = (said(weights, hidden, n)[2] * belief.innovation).unsqueeze(1)
+        return replace(
+            belief, guided=torch.cat((belief.mean[..., :n], error), -1), hidden=hidden, cell=cell, innovation=d
+        )
 
     def gain(belief: Guided, predicted: Predicted, innovation: Tensor, r: Tensor) -> Tensor:
-        c, y = len(innovation), predicted.mean + innovation
+        c = len(innovation)
         g, a, _ = said(weights, belief.hidden, n)
-        of = guided.size(departure(belief, y), y, scale("flow", c))
+        of = guided.size(belief.innovation, predicted.mean + innovation, scale("flow", c))
         room = torch.where(stores, belief.mean[:, 0, :n] + EMPTY * scale("content", c), 1.0)
         return torch.cat((scale("reach", c) * torch.tanh(g) * room / of, a), -1).unsqueeze(-1)
 
     def correct(belief: Guided, predicted: Predicted, update: Update, r: Tensor, hour: Hour) -> Guided:
-        y = predicted.mean + update.innovation
-        d = departure(belief, y)
-        shift = product(d.unsqueeze(-2), update.gain)
-        ceiling = scale("ceiling", len(y)).unsqueeze(1)
-        state = belief.mean[..., :n] + shift[..., :n]
+        state, error = (belief.mean + product(belief.innovation.unsqueeze(-2), update.gain)).split((n, k), -1)
+        ceiling = scale("ceiling", len(update.innovation)).unsqueeze(1)
         state = torch.minimum(torch.maximum(state, torch.where(stores, 0.0, -ceiling)), ceiling)
-        error = shift[..., n:] + (said(weights, belief.hidden, n)[2] * belief.innovation).unsqueeze(1)
-        return replace(belief, guided=torch.cat((state, error), -1), innovation=d, observation=y)
+        return replace(belief, guided=torch.cat((state, error), -1), observation=predicted.mean + update.innovation)
 
     return assemble(world, Recipe(init, forecast, observe, gain, correct, attend))

@@ -100,6 +100,18 @@ class Model:
         """Runoff [mm/h] of a state, (catchment, point, 1)."""
         return self.runoff(x.unbind(-1), p.unbind(-1)).unsqueeze(-1)
 
+    def bound(self, p: Tensor) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """`step` and `discharge` with their parameters: taken apart once, and not in every step."""
+        parts = p.unbind(-1)
+
+        def step(x: Tensor, u: Tensor) -> Tensor:
+            return _stack(self.advance(x.unbind(-1), u.unbind(-1), parts)[0])
+
+        def discharge(x: Tensor) -> Tensor:
+            return self.runoff(x.unbind(-1), parts).unsqueeze(-1)
+
+        return step, discharge
+
     def start(self, p: Tensor) -> Tensor:
         """A plausible state (catchment, 1 or point, state)."""
         return _stack(self.initial(p.unbind(-1)))
