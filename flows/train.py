@@ -20,10 +20,12 @@ def calibrate(config: str, station: str, start: str, end: str, validation_start:
 
 
 @task(task_run_name="train networks of {station}", cache_policy=NO_CACHE)
-def train_networks(config: str, station: str, start: str, end: str, validation_start: str) -> str:
+def train_networks(
+    config: str, station: str, start: str, end: str, validation_start: str, design: str, parameters: bool
+) -> str:
     """The networks of one calibrated catchment and their share in its forecasts, in words."""
     period = (parse_utc(time) for time in (start, validation_start, end))
-    return _said(steps.train(load(Path(config)), [station], *period))
+    return _said(steps.train(load(Path(config)), [station], *period, design=design, parameters=parameters))
 
 
 def _said(results: list[steps.Calibration]) -> str:
@@ -41,8 +43,11 @@ def train(
     stations: list[str] | None = None,
     validation_start: str | None = None,
     networks: bool = False,
+    design: str = "gain",
+    parameters: bool = False,
 ) -> State:
-    """Calibrate the named catchments (all, if none is named) on a period; with `networks`, train those too."""
+    """Calibrate the named catchments (all, if none is named) on a period; with `networks`, train those too, of a design
+    and perhaps with model parameters of their own (`hydroda train --help`)."""
     if networks and validation_start is None:
         raise ValueError("networks are judged on hours they were not trained on: say validation_start")
     ids = stations or [catchment.id for catchment in load(Path(config)).catchments]
@@ -50,7 +55,8 @@ def train(
     for station in ids:
         state = calibrate(config, station, start, end, validation_start, return_state=True)
         if networks and validation_start is not None and not state.is_failed():
-            state = train_networks(config, station, start, end, validation_start, return_state=True)
+            how = design, parameters
+            state = train_networks(config, station, start, end, validation_start, *how, return_state=True)
         if state.is_failed():
             failed.append(station)
     if failed:

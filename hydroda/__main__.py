@@ -184,6 +184,7 @@ def train(
     validation_start: str,
     end: str,
     design: Literal["gain", "levels"] = "gain",
+    parameters: bool = False,
     common: Common = COMMON,
 ) -> int:
     """Train networks that help the filter of calibrated catchments, and let validation say what share they get.
@@ -205,6 +206,8 @@ def train(
     design
         What networks do: give the gain of their own run of the model, or set the error levels of the filter, run again
         with them, hour by hour.
+    parameters
+        Whether each network learns parameters of the model too, within their bounds, for its own run of it.
     """
     settings, (first, last) = common.settings, period(start, end)
     from hydroda import steps
@@ -212,7 +215,7 @@ def train(
     unseen, _ = period(validation_start, end)
     ids = _known(settings, stations)
     with progress("train") as report:
-        results = steps.train(settings, ids, first, unseen, last, progress=report, design=design)
+        results = steps.train(settings, ids, first, unseen, last, progress=report, design=design, parameters=parameters)
     return _told(results)
 
 

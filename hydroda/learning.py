@@ -30,13 +30,15 @@ EVERY = 25  # steps between validations
 
 @dataclass(frozen=True)
 class Effort:
-    """How to train: networks, steps of Adam, windows in each, rate at the beginning, and the leads [h] that count."""
+    """How to train: networks, steps of Adam, windows in each, rate at the beginning, the leads [h] that count, and
+    whether each network learns parameters of the model too."""
 
     networks: int = 3
     steps: int = 300
     windows: int = 24
     rate: float = 3e-3
     leads: tuple[int, ...] = tuning.EVERY_LEAD
+    parameters: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,8 @@ def learn(
     lengths, rates = ((0, gains.LENGTH),), (effort.rate, effort.rate / 20)
     plan = Plan(effort.steps, effort.windows, gains.LENGTH, lengths, rates, DECAY, every=EVERY, patience=6, seed=seed)
     begun = kind.initial(scales, stores, range(seed, seed + nets), found.residual_hours)
+    if effort.parameters:
+        begun[guided.PARAMETERS] = torch.zeros(nets, parameters.size, dtype=torch.float64)
     weights, state = training.train(begun, task, plan, checkpoint, lambda f, text: progress(0.9 * f, text))
     flow = runoff(record.model, parameters, states)
     whole = tuning.past(record.forcing, record.observed, states, flow, record.scored)

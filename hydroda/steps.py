@@ -193,11 +193,13 @@ def train(
     progress: Progress = silent,
     effort: Any = None,
     design: str = "gain",
+    parameters: bool = False,
 ) -> list[Calibration]:
     """Trains networks for calibrated catchments from `start` and judges them from `validation` to `end`.
 
     One that cannot be trained does not stop the others; training that was interrupted goes on where it was. `effort` is
-    a `learning.Effort`, how long to train, `design` what networks do (see `designs`).
+    a `learning.Effort`, how to train; without one networks learn the model's `parameters` too if that is asked for.
+    `design` says what networks do (see `designs`).
     """
     from hydroda import learning, training
 
@@ -221,7 +223,7 @@ def train(
                 start,
                 validation,
                 end,
-                effort or learning.Effort(),
+                effort or learning.Effort(parameters=parameters),
                 design,
                 checkpoint,
                 told,

@@ -110,8 +110,15 @@ def begun(made):
     return made.init(x, torch.diag_embed((0.1 * x[:, 0] + 0.01).square()), batch().noise(np.zeros(C, np.int64)))
 
 
-def committee(name: str, build=sigma.ukf):
-    cut = {key: tensor.unflatten(0, (C, SEEDS)) for key, tensor in weights(name).items()}
+def with_parameters(own):
+    """The same networks with parameters of their own, each others."""
+    shape = len(own["error"]), len(batch().model.parameters)
+    return own | {guided.PARAMETERS: torch.randn(shape, generator=torch.Generator().manual_seed(5)).double()}
+
+
+def committee(name: str, build=sigma.ukf, every=None):
+    every = weights(name) if every is None else every
+    cut = {key: tensor.unflatten(0, (C, SEEDS)) for key, tensor in every.items()}
     own = [{key: tensor[c] for key, tensor in cut.items()} for c in range(C)]
     return designs.beside(replace(batch(), build=build), name, own)
 
@@ -216,10 +223,11 @@ def test_a_gradient_through_steps_and_a_day_ahead_is_that_of_differences(name, i
 
 
 @each_design
-def test_networks_beside_a_filter_leave_it_alone_and_forecast_their_mean(name):
+@pytest.mark.parametrize("given", [lambda own: own, with_parameters])
+def test_networks_beside_a_filter_leave_it_alone_and_forecast_their_mean(name, given):
     own = replace(batch(), build=sigma.ukf)
     (*_, plain), before = run(own.filter, begun(own.filter), range(30))
-    beside = committee(name)
+    beside = committee(name, every=given(weights(name)))
     (*_, belief), updates = run(beside.filter, begun(beside.filter), range(30))
     assert torch.equal(belief.state.mean, plain.mean) and torch.equal(belief.cov, plain.cov)
     assert torch.equal(updates[-1].innovation, before[-1].innovation)
@@ -234,7 +242,7 @@ def test_networks_beside_a_filter_leave_it_alone_and_forecast_their_mean(name):
     assert single.networks is None
     each = []
     for i in range(SEEDS):
-        made = alone(name, {key: tensor[i::SEEDS] for key, tensor in weights(name).items()})
+        made = alone(name, {key: tensor[i::SEEDS] for key, tensor in given(weights(name)).items()})
         (*_, end), _ = run(made, begun(made), range(30))
         x, flow = end.mean, []
         for u in ahead:
@@ -243,6 +251,26 @@ def test_networks_beside_a_filter_leave_it_alone_and_forecast_their_mean(name):
         each.append(torch.stack(flow))
     torch.testing.assert_close(both.networks, torch.stack(each).mean(0))
     assert (each[0] - each[1]).abs().max() > 0.0
+
+
+@each_design
+def test_parameters_of_a_network_begin_as_calibrated_move_within_bounds_and_are_learned(name):
+    own, model = single(name), batch().model
+    zero = own | {guided.PARAMETERS: torch.zeros(C, len(model.parameters), dtype=torch.float64, requires_grad=True)}
+    made, without = alone(name, zero), alone(name)
+    (*_, belief), _ = run(made, begun(made), range(12))
+    (*_, expected), _ = run(without, begun(without), range(12))
+    torch.testing.assert_close(belief.mean, expected.mean, rtol=1e-12, atol=0.0)
+    made.system.see(belief.mean).sum().backward()
+    gradient = zero[guided.PARAMETERS].grad
+    acting = [i for i, p in enumerate(model.parameters) if p.role == "model"]
+    assert torch.isfinite(gradient).all() and (gradient[:, acting] != 0.0).any(0).all()
+    x, u = model.start(batch().parameters), weather()[0].unsqueeze(1)
+    for far, bound in ((-100.0, "lower"), (100.0, "upper")):
+        world = guided.with_own_parameters(batch().system, {guided.PARAMETERS: torch.full_like(gradient, far)})
+        p = torch.tensor([[[getattr(p, bound) for p in model.parameters]]], dtype=torch.float64).expand(C, -1, -1)
+        torch.testing.assert_close(world.move(x, u), model.step(x, u, p))
+        torch.testing.assert_close(world.see(x), model.discharge(x, p))
 
 
 @each_design

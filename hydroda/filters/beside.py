@@ -31,25 +31,25 @@ def with_networks(filter_beside: Build, learned: Learned) -> Build:
         if trained is None:
             raise ValueError("beside.with_networks: nothing was trained for these catchments; hydroda train does it")
         inner, seeds = filter_beside(system), trained.seeds
-        world, guided = learned(system, weights=trained).system, learned(_repeated(system, seeds), weights=trained)
-        assert world.stores is not None
-        width = world.stores.shape[-1]
+        guided = learned(_repeated(system, seeds), weights=trained)
+        assert guided.system.stores is not None
+        width = guided.system.stores.shape[-1]
 
         def parts(z: Tensor) -> tuple[Tensor, Tensor]:
-            """The filter's (c, k, n), and the networks' with the networks as points (c, k s, n + e)."""
+            """The filter's (c, k, n), and the networks' as catchments of their own (c s, k, n + e)."""
             cut = z.shape[-1] - seeds * width
-            return z[..., :cut], z[..., cut:].unflatten(-1, (seeds, width)).flatten(1, 2)
+            return z[..., :cut], z[..., cut:].unflatten(-1, (seeds, width)).movedim(2, 1).flatten(0, 1)
 
         def move(z: Tensor, forcing: Tensor) -> Tensor:
             own, theirs = parts(z)
-            moved = world.move(theirs, forcing).reshape(*z.shape[:2], -1)
-            return torch.cat((inner.system.move(own, forcing), moved), -1)
+            moved = guided.system.move(theirs, forcing.repeat_interleave(seeds, 0)).unflatten(0, (-1, seeds))
+            return torch.cat((inner.system.move(own, forcing), moved.movedim(1, 2).flatten(2)), -1)
 
         def see(z: Tensor) -> Tensor:
             return inner.system.see(parts(z)[0])
 
         def beside(z: Tensor) -> Tensor:
-            return world.see(parts(z)[1]).reshape(*z.shape[:2], seeds).mean(-1, keepdim=True)
+            return guided.system.see(parts(z)[1]).unflatten(0, (-1, seeds)).mean(1)
 
         def init(mean: Tensor, cov: Tensor, noise: Noise) -> Committee:
             state = inner.init(mean, cov, noise)

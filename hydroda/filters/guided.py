@@ -24,6 +24,8 @@ RAIN_STEP, RAIN_LIMIT = 0.5, 0.7  # of the logarithm of a rain error: largest co
 OVERFLOW = 20.0  # a store may hold that many times the most it ever held; a lower ceiling would cut greater floods
 RAIN_HOURS = 3  # that a network sees
 DAY = 24
+PARAMETERS = "parameters"  # of the model, among the weights of networks that learn them too
+EDGE = 1e-3  # of a parameter's range, from which it can still be moved
 
 
 class Reader(Protocol):
@@ -84,6 +86,19 @@ def stores_of(system: System, weights: Mapping[str, Tensor], name: str) -> Tenso
             f"{'no stores' if stores is None else stores.shape[-1]}; train again"
         )
     return stores
+
+
+def with_own_parameters(system: System, weights: Mapping[str, Tensor]) -> System:
+    """The world with the parameters of networks that learned some: between its bounds each calibrated one is moved, by
+    an amount (net, p) on the scale of its log-odds."""
+    known = system.unknowns
+    if PARAMETERS not in weights or known is None:
+        return system
+    extent = known.upper - known.lower
+    share = ((known.values - known.lower) / extent).clamp(EDGE, 1.0 - EDGE)
+    moved = torch.sigmoid(torch.logit(share) + shared(weights[PARAMETERS], len(share)).unsqueeze(1))
+    p = torch.minimum(torch.maximum(known.values + (moved - share) * extent, known.lower), known.upper)
+    return replace(system, move=lambda x, u: known.move(x, u, p), see=lambda x: known.see(x, p), unknowns=None)
 
 
 def scale(weights: Mapping[str, Tensor], name: str, count: int) -> Tensor:

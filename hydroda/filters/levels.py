@@ -39,6 +39,7 @@ def learned_levels(system: System, *, inside: Build, weights: Mapping[str, Tenso
     Raises ValueError unless filter and system say which states are stores and the weights are for as many.
     """
     stores = guided.stores_of(system, weights, "levels.learned_levels")
+    system = guided.with_own_parameters(system, weights)
     n = stores.shape[-1]
     plain = inside(system)  # others are built every hour, for its errors: some closures, microseconds
     if plain.system.stores is None:

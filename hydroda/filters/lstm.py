@@ -42,6 +42,7 @@ def lstm_gain(system: System, *, weights: Mapping[str, Tensor]) -> Filter:
     the system says which states are stores and the weights are for as many.
     """
     stores = guided.stores_of(system, weights, "lstm.lstm_gain")
+    system = guided.with_own_parameters(system, weights)
     n, k = stores.shape[-1], len(DECAYS)
     world = with_output_error(system)
 
