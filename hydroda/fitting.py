@@ -103,7 +103,7 @@ def fit(
         open_loop = runoff(record.model, fitted.parameters, fitted.states)
         scored = record.scored
         baselines = _baselines(catchment, record.hours[scored], record.observed[scored], open_loop[scored])
-        past = tuning.past(record.forcing, record.observed, fitted.states, open_loop, scored)
+        past = tuning.past(record.forcing, record.observed, fitted.states, scored)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
     baseline = square_errors(baselines, record, open_loop, catchment.area_km2)
@@ -206,7 +206,7 @@ def judged(
     between: tuple[float, ...] = ()
     for weather, forcing in (("observed", past.forcing), ("none", dry)):
         found = tuning.forecasts(batch, past, moments, forcing)
-        every = candidates(found, past, fitted, area, residual_hours)
+        every = candidates(found, fitted, area, residual_hours)
         asked = np.ones(found.issue.size, bool) if deciding is None else deciding[found.issue]
         later = found.issue > np.median(found.issue[asked])
         square = {name: (values - found.observed) ** 2 for name, values in every.items()}
@@ -223,14 +223,15 @@ def judged(
 
 
 def candidates(
-    found: tuning.Forecasts, past: tuning.Past, fitted: Correction, area: float, residual_hours: float
+    found: tuning.Forecasts, fitted: Correction, area: float, residual_hours: float
 ) -> dict[str, np.ndarray]:
     """All forecasts that could be issued, (24, f) [mm/h] by method."""
 
     def discharge(runoff: np.ndarray) -> np.ndarray:
         return m3_per_second(runoff, area).T[..., None]
 
-    observed, open_loop = (m3_per_second(x.numpy()[found.issue, None], area) for x in (past.observed, past.open_loop))
+    at_issue = (found.observed_at_issue, found.open_loop_at_issue, found.analysis)
+    observed, open_loop, analysis = (m3_per_second(flow[:, None], area) for flow in at_issue)
     every = choice.candidates(
         discharge(found.of_filter),
         None if found.of_networks is None else discharge(found.of_networks),
@@ -239,7 +240,7 @@ def candidates(
         [fitted],
         observed,
         open_loop,
-        m3_per_second(found.analysis[:, None], area),
+        analysis,
         np.zeros((found.issue.size, 1)),
     )
     return {name: values[..., 0].T / m3_per_second(1.0, area) for name, values in every.items()}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hydroda import choice, designs, fitting, gains, training, tuning
 from hydroda.calibrated import Calibrated
-from hydroda.calibration import open_loop, runoff
+from hydroda.calibration import open_loop
 from hydroda.cycle import Batch, Moment
 from hydroda.filters import guided
 from hydroda.filters.recipe import Filter
@@ -137,8 +137,7 @@ def learn(
     if effort.parameters:
         begun[guided.PARAMETERS] = torch.zeros(nets, parameters.size, dtype=torch.float64)
     weights, state = training.train(begun, task, plan, checkpoint, lambda f, text: progress(0.9 * f, text))
-    flow = runoff(record.model, parameters, states)
-    whole = tuning.past(record.forcing, record.observed, states, flow, record.scored)
+    whole = tuning.past(record.forcing, record.observed, states, record.scored)
     rows_of_whole = _rows(designs.beside(batch, design, [weights]), whole)
     judged = fitting.judged(rows_of_whole, whole, found.correction, area, found.residual_hours, unseen)
     return Lesson(design, weights, judged, bar.runoff.numpy(), int(state.skipped.sum()))
@@ -156,12 +155,11 @@ class _Stretch(NamedTuple):
 def _stretch(
     record: Record, states: Tensor, batch: Batch, calibrated: Calibrated, part: np.ndarray, area: float
 ) -> _Stretch:
-    flow = runoff(record.model, batch.parameters[0, 0].numpy(), states)
-    known = tuning.past(record.forcing, record.observed, states, flow, part)
+    known = tuning.past(record.forcing, record.observed, states, part)
     rows = _rows(batch, known)
     moments, _ = tuning.analyses(rows, known, 1)
     found = tuning.forecasts(rows, known, moments[:: tuning.EVERY], known.forcing)
-    every = fitting.candidates(found, known, calibrated.correction, area, calibrated.residual_hours)
+    every = fitting.candidates(found, calibrated.correction, area, calibrated.residual_hours)
     errors = {
         name: np.stack([np.nanmean((of(values) - of(found.observed)) ** 2, 1) for of in (np.abs, np.sqrt)])
         for name, values in every.items()

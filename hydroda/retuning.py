@@ -7,7 +7,7 @@ import numpy as np
 
 from hydroda import choice, fitting, tuning
 from hydroda.calibrated import Calibrated
-from hydroda.calibration import open_loop, runoff
+from hydroda.calibration import open_loop
 from hydroda.progress import Progress
 from hydroda.schema import LEADS
 from hydroda.settings import Catchment, Settings
@@ -37,9 +37,8 @@ def retuned(
     model = record.model
     parameters = np.array([found.parameters[p.name] for p in model.parameters])
     states = open_loop(model, parameters, record.forcing)
-    flow = runoff(model, parameters, states)
     try:
-        past = tuning.past(record.forcing, record.observed, states, flow, record.scored)
+        past = tuning.past(record.forcing, record.observed, states, record.scored)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
     some = replace(past, starts=past.starts[::thinned])

@@ -60,13 +60,12 @@ def levels(model: Model, values: np.ndarray, content: np.ndarray, flow: float) -
 
 @dataclass(frozen=True)
 class Past:
-    """A calibration record: forcing (T, m), runoff (T,) [mm/h] with NaN, open-loop states (T, n) and runoff (T,) after
-    each hour, and the positions (s,) of the first forecast of each stretch."""
+    """A calibration record: forcing (T, m), runoff (T,) [mm/h] with NaN, open-loop states (T, n) after each hour, and
+    the positions (s,) of the first forecast of each stretch."""
 
     forcing: Tensor
     observed: Tensor
     states: Tensor
-    open_loop: Tensor
     starts: np.ndarray
 
     @property
@@ -79,7 +78,7 @@ class Past:
         return torch.from_numpy(offsets[:, None] + self.starts)
 
 
-def past(forcing: np.ndarray, observed: np.ndarray, states: Tensor, open_loop: np.ndarray, scored: np.ndarray) -> Past:
+def past(forcing: np.ndarray, observed: np.ndarray, states: Tensor, scored: np.ndarray) -> Past:
     """The record cut into stretches that cover the `scored` hours (T,). Raises ValueError when they are too few."""
     inside = np.flatnonzero(scored)
     first, last = inside[0] + SETTLE, inside[-1] - LEADS.size - STRETCH
@@ -89,7 +88,7 @@ def past(forcing: np.ndarray, observed: np.ndarray, states: Tensor, open_loop: n
             "longer calibration period"
         )
     starts = np.unique(np.append(np.arange(first, last, STRETCH), last))
-    return Past(torch.from_numpy(forcing), torch.from_numpy(observed), states, torch.from_numpy(open_loop), starts)
+    return Past(torch.from_numpy(forcing), torch.from_numpy(observed), states, starts)
 
 
 def rows(
@@ -256,7 +255,7 @@ def sized(
 class Forecasts(NamedTuple):
     """Forecasts (24, f) of one catchment [mm/h]: the filter's with their variance, those of networks beside it where
     there are any, the open loop; what was observed (24, f), NaN where missing; the positions (f,) they are issued at,
-    and what is analysed there (f,)."""
+    and there (f,) what is observed, the open loop and what is analysed."""
 
     of_filter: np.ndarray
     variance: np.ndarray
@@ -264,26 +263,32 @@ class Forecasts(NamedTuple):
     open_loop: np.ndarray
     observed: np.ndarray
     issue: np.ndarray
+    observed_at_issue: np.ndarray
+    open_loop_at_issue: np.ndarray
     analysis: np.ndarray
 
 
 def forecasts(batch: Batch, known: Past, moments: Sequence[Moment], forcing: Tensor) -> Forecasts:
     """Those of a batch of one candidate from `moments` of `analyses`, with `forcing` (T, m) in the lead hours."""
-    parts = []
+    parts, of_networks = [], []
     for wider, moment, hours, at in issues(batch, known, moments):
         ahead = rollout(wider, moment.belief, moment.open_loop, forcing[at], hours)
-        now = wider.filter.system.see(moment.belief.mean)[:, 0, 0]
+        issue = at[0] - 1
+        now = (wider.filter.system.see(moment.belief.mean), wider.system.see(moment.open_loop))
+        analysis, open_loop = (flow[:, 0, 0] for flow in now)
+        if ahead.networks is not None:
+            of_networks.append(ahead.networks)
         parts.append(
-            (ahead.median, ahead.variance, ahead.networks, ahead.open_loop, known.observed[at], at[0] - 1, now)
+            (
+                ahead.median,
+                ahead.variance,
+                ahead.open_loop,
+                known.observed[at],
+                issue,
+                known.observed[issue],
+                open_loop,
+                analysis,
+            )
         )
-    of_filter, variance, of_networks, open_loop, observed, issue, analysis = zip(*parts, strict=True)
-    networks = [each for each in of_networks if each is not None]
-    return Forecasts(
-        torch.cat(of_filter, 1).numpy(),
-        torch.cat(variance, 1).numpy(),
-        torch.cat(networks, 1).numpy() if networks else None,
-        torch.cat(open_loop, 1).numpy(),
-        torch.cat(observed, 1).numpy(),
-        torch.cat(issue).numpy(),
-        torch.cat(analysis).numpy(),
-    )
+    of_filter, variance, *rest = (torch.cat(each, -1).numpy() for each in zip(*parts, strict=True))
+    return Forecasts(of_filter, variance, torch.cat(of_networks, 1).numpy() if of_networks else None, *rest)

@@ -28,7 +28,7 @@ def past() -> tuning.Past:
     states = open_loop(MODEL, p, forcing)
     runoff = MODEL.discharge(states.unsqueeze(1), MODEL.defaults)[:, 0, 0].numpy()
     observed = 1.3 * runoff * np.exp(0.03 * rng.normal(size=HOURS))
-    return tuning.past(forcing, observed, states, runoff, np.ones(HOURS, bool))
+    return tuning.past(forcing, observed, states, np.ones(HOURS, bool))
 
 
 def levels() -> np.ndarray:
@@ -139,12 +139,15 @@ def test_a_gain_of_zero_leaves_the_open_loop_with_its_last_error():
     none = np.concatenate((np.full(len(MODEL.states), 1e-12), levels()[len(MODEL.states) :]))
     rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), past(), none[None])
     each = tuning.forecasts(rows, past(), tuning.analyses(rows, past(), tuning.EVERY)[0], past().forcing)
-    np.testing.assert_allclose(each.analysis, past().open_loop.numpy()[each.issue], rtol=1e-6)
+    flow = MODEL.discharge(past().states.unsqueeze(1), MODEL.defaults)[:, 0, 0].numpy()
+    np.testing.assert_allclose(each.open_loop_at_issue, flow[each.issue])
+    np.testing.assert_allclose(each.analysis, each.open_loop_at_issue, rtol=1e-6)
+    np.testing.assert_array_equal(each.observed_at_issue, past().observed.numpy()[each.issue])
     np.testing.assert_allclose(each.of_filter, each.open_loop, rtol=1e-6)
 
 
 def test_a_record_too_short_is_refused():
     few = np.arange(HOURS) < 700
     with pytest.raises(ValueError, match="700 hours to tune a filter on, 984"):
-        tuning.past(past().forcing.numpy(), past().observed.numpy(), past().states, past().open_loop.numpy(), few)
+        tuning.past(past().forcing.numpy(), past().observed.numpy(), past().states, few)
     assert torch.isfinite(past().states).all()
