@@ -5,8 +5,9 @@ these numbers about one; and an output error in a few components that decay at t
 lead of l hours is the model's plus Σ_k e_k exp(−l/τ_k) (the idea of Sun et al. 2026, EGU26-8698).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -26,6 +27,9 @@ RAIN_HOURS = 3  # that a network sees
 DAY = 24
 PARAMETERS = "parameters"  # of the model, among the weights of networks that learn them too
 EDGE = 1e-3  # of a parameter's range, from which it can still be moved
+
+
+Scale = Callable[[str, int], Tensor]
 
 
 class Reader(Protocol):
@@ -101,9 +105,9 @@ def with_own_parameters(system: System, weights: Mapping[str, Tensor]) -> System
     return replace(system, move=lambda x, u: known.move(x, u, p), see=lambda x: known.see(x, p), unknowns=None)
 
 
-def scale(weights: Mapping[str, Tensor], name: str, count: int) -> Tensor:
-    """One of `scales` for each of `count` catchments (c, k)."""
-    return shared(weights[f"{FIXED}{name}"], count)
+def scaled(weights: Mapping[str, Tensor]) -> Scale:
+    """One of `scales` for each of so many catchments (c, k), made once and not every hour."""
+    return cache(lambda name, count: shared(weights[f"{FIXED}{name}"], count))
 
 
 def rained(rain: Tensor, hour: Hour) -> Tensor:
@@ -137,18 +141,26 @@ def size(d: Tensor, y: Tensor, flow: Tensor) -> Tensor:
 
 
 def heard(
-    weights: Mapping[str, Tensor], stores: Tensor, belief: Reader, content: Tensor, d: Tensor, y: Tensor, seen: Tensor
+    weights: Mapping[str, Tensor],
+    scale: Scale,
+    stores: Tensor,
+    belief: Reader,
+    content: Tensor,
+    d: Tensor,
+    y: Tensor,
+    seen: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The memory (c, 1, h) twice of a network that is told of states before an observation (c, n), the innovation d of
     the model alone and the observation y (c, 1), where one was `seen` (c, 1)."""
     c, like = len(d), weights["error"]
-    flow, of = scale(weights, "flow", c), size(d, y, scale(weights, "flow", c))
+    flow = scale("flow", c)
+    of = size(d, y, flow)
     before = belief.innovation / size(belief.innovation, belief.observation, flow)
     level, last = (((value + SMALL * flow) / flow).log() for value in (y, belief.observation))
-    logs = (content + EMPTY * scale(weights, "content", c)).clamp(min=1e-9).log() - scale(weights, "log_mean", c)
+    logs = (content + EMPTY * scale("content", c)).clamp(min=1e-9).log() - scale("log_mean", c)
     rain = belief.rain[:, 0]
     inputs = (
-        (torch.where(stores, logs, content) / scale(weights, "log_deviation", c)).clamp(-4.0, 4.0),
+        (torch.where(stores, logs, content) / scale("log_deviation", c)).clamp(-4.0, 4.0),
         3.0 * d / of,
         torch.tanh(10.0 * d / of),
         level,

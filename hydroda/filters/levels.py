@@ -44,7 +44,7 @@ def learned_levels(system: System, *, inside: Build, weights: Mapping[str, Tenso
     plain = inside(system)  # others are built every hour, for its errors: some closures, microseconds
     if plain.system.stores is None:
         raise ValueError("levels.learned_levels: no networks that set the errors of coloured noise; leave it out")
-    world = with_output_error(plain.system)
+    world, scale = with_output_error(plain.system), guided.scaled(weights)
 
     def init(mean: Tensor, cov: Tensor, noise: Noise) -> Steered:
         c, state = mean.shape[0], plain.init(mean, cov, noise)
@@ -64,7 +64,7 @@ def learned_levels(system: System, *, inside: Build, weights: Mapping[str, Tenso
         expected, seen = plain.system.see(prior)[:, 0], torch.isfinite(hour.observation)
         y = torch.where(seen, hour.observation, expected)
         d, rain = y - expected, rained(belief.rain, hour)
-        hidden, cell = heard(weights, stores, replace(belief, rain=rain), prior[:, 0, :n], d, y, seen)
+        hidden, cell = heard(weights, scale, stores, replace(belief, rain=rain), prior[:, 0, :n], d, y, seen)
         g, a, before = said(weights, hidden, n + 1)
         factor = torch.where(seen, torch.exp(RANGE * torch.tanh(g)), 1.0)
         steered = inside(system.with_errors(factor[:, :n], factor[:, n:]))

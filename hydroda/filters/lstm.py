@@ -45,9 +45,7 @@ def lstm_gain(system: System, *, weights: Mapping[str, Tensor]) -> Filter:
     system = guided.with_own_parameters(system, weights)
     n, k = stores.shape[-1], len(DECAYS)
     world = with_output_error(system)
-
-    def scale(name: str, count: int) -> Tensor:
-        return guided.scale(weights, name, count)
+    scale = guided.scaled(weights)
 
     def init(mean: Tensor, cov: Tensor, noise: Noise) -> Guided:
         c = mean.shape[0]
@@ -68,7 +66,7 @@ def lstm_gain(system: System, *, weights: Mapping[str, Tensor]) -> Filter:
         """With its memory, with d, and with the part of the output error that the innovation before tells."""
         y = predicted.mean + innovation
         d = y - system.see(belief.mean[..., :n])[:, 0]
-        hidden, cell = heard(weights, stores, belief, belief.mean[:, 0, :n], d, y, seen)
+        hidden, cell = heard(weights, scale, stores, belief, belief.mean[:, 0, :n], d, y, seen)
         error = (said(weights, hidden, n)[2] * belief.innovation).unsqueeze(1)
         return replace(
             belief, guided=torch.cat((belief.mean[..., :n], error), -1), hidden=hidden, cell=cell, innovation=d
