@@ -180,25 +180,29 @@ def calibrate(
 @app.command(sort_key=5)
 def train(
     *stations: str,
-    start: str,
-    validation_start: str,
-    end: str,
+    start: str | None = None,
+    validation_start: str | None = None,
+    end: str | None = None,
     design: Literal["gain", "levels"] = "gain",
     parameters: bool = False,
+    together: bool = False,
+    unseen: list[str] | None = None,
     common: Common = COMMON,
 ) -> int:
     """Train networks that help the filter of calibrated catchments, and let validation say what share they get.
 
     Their weights are kept beside the parameters and are used from then on. Training that is interrupted goes on.
 
-    Example: hydroda train dornbirn --start 1997-01-01 --validation-start 2002-01-01 --end 2002-12-31
+    Examples: hydroda train
+    hydroda train dornbirn --start 1997-01-01 --validation-start 2002-01-01 --end 2002-12-31
+    hydroda train dornbirn wye --together --unseen posina
 
     Parameters
     ----------
     stations
         Ids; without any, all catchments.
     start
-        First hour.
+        First hour; without it, that of the calibration of each catchment. So with the other two.
     validation_start
         First hour of the part that is not trained on.
     end
@@ -208,14 +212,32 @@ def train(
         with them, hour by hour.
     parameters
         Whether each network learns parameters of the model too, within their bounds, for its own run of it.
+    together
+        Whether all catchments get the same networks, trained on all of them and told how they differ.
+    unseen
+        Ids of catchments that get them too and are not trained on, with --together.
     """
-    settings, (first, last) = common.settings, period(start, end)
+    settings, others = common.settings, list(unseen or ())
+    times = [None if time is None else utc(time) for time in (start, validation_start, end)]
+    if sorted(known := [time for time in times if time is not None]) != known or len(set(known)) < len(known):
+        raise UsageError("training starts, then validation, then both end; the times are not in this order")
+    if others and not together:
+        raise UsageError("--unseen is for networks that are trained --together; the others are of one catchment each")
     from hydroda import steps
 
-    unseen, _ = period(validation_start, end)
-    ids = _known(settings, stations)
+    ids = [station for station in _known(settings, stations) if station not in others]
+    others = _known(settings, others) if others else []
     with progress("train") as report:
-        results = steps.train(settings, ids, first, unseen, last, progress=report, design=design, parameters=parameters)
+        results = steps.train(
+            settings,
+            ids,
+            *times,
+            progress=report,
+            design=design,
+            parameters=parameters,
+            together=together,
+            unseen=others,
+        )
     return _told(results)
 
 

@@ -131,7 +131,7 @@ def fit(
         climate=record.climate,
         correction=baselines,
         residual_hours=memory,
-        report=_report(settings, start, end, fitted, found, baseline, record.observed[scored]),
+        report=_report(settings, start, validation, end, fitted, found, baseline, record.observed[scored]),
     )
 
 
@@ -306,6 +306,7 @@ def errors_of(model: Model, levels: Any) -> dict[str, tuple[float, float]]:
 def _report(
     settings: Settings,
     start: np.datetime64,
+    validation: np.datetime64 | None,
     end: np.datetime64,
     fitted: ModelFit,
     found: Judged,
@@ -315,6 +316,7 @@ def _report(
     variance = float(np.nanvar(observed))
     return {
         "start": iso(start),
+        "validation": None if validation is None else iso(validation),
         "end": iso(end),
         "hours": fitted.hours,
         "filter": settings.filter.name,

@@ -35,7 +35,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Reference:
-    """Mean squared errors (24,) of the best classical forecast for each lead, of runoff and of its square root."""
+    """Mean squared errors (24, place) of the best classical forecast for each lead, of runoff and of its root."""
 
     runoff: Tensor
     root: Tensor
@@ -125,13 +125,14 @@ def root(runoff: Tensor) -> Tensor:
 def teaching(reference: Reference, nets: int, leads: Sequence[int]) -> Objective:
     """Half the mean over `leads` [h] of log(1 + MSE / MSE of the reference), half the same of the root of runoff.
 
-    The ratio makes the first hour and the last count alike, the logarithm keeps one flood from owning the gradient.
+    The ratio makes the first hour and the last count alike, and places too; the logarithm keeps one flood from owning
+    the gradient.
     """
 
     def objective(made: Filter, belief: Belief, series: Series) -> tuple[Tensor, Belief]:
         *squares, belief = errors(made, belief, series, range(SETTLE, WINDOW, EVERY), leads)
-        ratios = zip(squares, (_at(base, leads) for base in (reference.runoff, reference.root)), strict=True)
-        each = [torch.log1p(_by_network(square, nets) / base.unsqueeze(1)).mean(0) for square, base in ratios]
+        pairs = zip(squares, (reference.runoff, reference.root), strict=True)
+        each = [torch.log1p(_ratio(square, base, series, leads, nets)).mean(0) for square, base in pairs]
         loss = 0.5 * (each[0] + each[1])
         return loss.repeat_interleave(belief.mean.shape[0] // nets), mapped(torch.detach, belief)
 
@@ -139,21 +140,17 @@ def teaching(reference: Reference, nets: int, leads: Sequence[int]) -> Objective
 
 
 def judging(reference: Tensor, nets: int, leads: Sequence[int]) -> Objective:
-    """The mean over `leads` [h] of MSE over that of the reference (24,), from every third hour of long runs."""
+    """The mean over `leads` [h] of MSE over that of the reference (24, place), from every third hour of long runs."""
 
     def objective(made: Filter, belief: Belief, series: Series) -> tuple[Tensor, Belief]:
         square, _, belief = errors(made, belief, series, range(WARM, WARM + CHUNK, SCORED), leads)
-        score = (_by_network(square, nets) / _at(reference, leads).unsqueeze(1)).mean(0)
+        score = _ratio(square, reference, series, leads, nets).mean(0)
         return score.repeat_interleave(belief.mean.shape[0] // nets), belief
 
     return objective
 
 
-def _at(reference: Tensor, leads: Sequence[int]) -> Tensor:
-    """Those of some leads (lead,) out of all (24,)."""
-    return reference[torch.tensor(leads) - 1]
-
-
-def _by_network(square: Tensor, nets: int) -> Tensor:
-    """Mean squares (lead, net) of squares (lead, issue, c)."""
-    return torch.nanmean(square.unflatten(-1, (nets, -1)), dim=(1, 3))
+def _ratio(square: Tensor, reference: Tensor, series: Series, leads: Sequence[int], nets: int) -> Tensor:
+    """Means (lead, net) of squares (lead, issue, c) over those of a reference (24, place)."""
+    base = reference[torch.tensor(leads) - 1][:, series.place].unsqueeze(1)
+    return torch.nanmean((square / base).unflatten(-1, (nets, -1)), dim=(1, 3))

@@ -1,6 +1,6 @@
-"""Networks for one catchment, from the store: training, what it is measured against, what is issued then."""
+"""Networks for catchments, from the store: training, what it is measured against, what is issued then."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +13,14 @@ from hydroda import choice, designs, fitting, gains, training, tuning
 from hydroda.calibrated import Calibrated
 from hydroda.calibration import open_loop
 from hydroda.cycle import Batch, Moment
+from hydroda.designs import Design
 from hydroda.filters import guided
+from hydroda.filters.networks import FIXED
 from hydroda.filters.recipe import Filter
 from hydroda.fitting import Judged, Record
 from hydroda.gains import Past, Reference
 from hydroda.groups import batch as batch_of
-from hydroda.losses import Series
+from hydroda.losses import Series, joined
 from hydroda.progress import Progress
 from hydroda.settings import Catchment, Settings
 from hydroda.store import Store
@@ -74,38 +76,86 @@ class Lesson:
         )
 
 
+class Pupil(NamedTuple):
+    """A calibrated catchment, the first hour it is taught, the first it is judged on, and the last."""
+
+    catchment: Catchment
+    found: Calibrated
+    start: np.datetime64
+    validation: np.datetime64
+    end: np.datetime64
+
+
 def learn(
     settings: Settings,
     store: Store,
-    catchment: Catchment,
-    found: Calibrated,
-    start: np.datetime64,
-    validation: np.datetime64,
-    end: np.datetime64,
+    pupils: Sequence[Pupil],
+    others: Sequence[Pupil],
     effort: Effort,
     design: str,
     checkpoint: Path,
     progress: Progress,
-) -> Lesson:
-    """Networks of a design (see `designs`) for a calibrated catchment, trained from `start` to `validation` and judged
-    from there to `end`.
+) -> list[Lesson]:
+    """Networks of a design (see `designs`), the same for all pupils, trained on them and judged for each, and for
+    `others` they are not trained on, in the hours from validation on; in this order.
 
-    Validation decides at which leads they, their mean with the filter, or something else is issued. Raises ValueError,
-    naming the catchment, when a period is too short.
+    Where there are several catchments the networks are told static attributes of each. Validation decides at which
+    leads they, their mean with the filter, or something else is issued. Raises ValueError, naming the catchment, when a
+    period is too short or the model of one is not that of the first.
     """
     kind = designs.design(design)
-    record = fitting.record_of(settings, store, catchment, start, end)
+    every = [_prepared(settings, store, pupil, several=len(pupils) + len(others) > 1) for pupil in (*pupils, *others)]
+    for pupil in (*pupils, *others):
+        if (pupil.found.model, pupil.found.temperature) != (pupils[0].found.model, pupils[0].found.temperature):
+            raise ValueError(
+                f"{pupil.catchment.id} has not the model of {pupils[0].catchment.id} (with snow or without), and no "
+                "networks can be of both; train it apart"
+            )
+    taught = every[: len(pupils)]
+    nets, seed = effort.networks, settings.filter.seed
+    task = _task(settings, taught, kind, effort)
+    stores, first = taught[0].batch.system.stores, pupils[0]
+    assert stores is not None
+    lengths, rates = ((0, gains.LENGTH),), (effort.rate, effort.rate / 20)
+    plan = Plan(effort.steps, effort.windows, gains.LENGTH, lengths, rates, DECAY, every=EVERY, patience=6, seed=seed)
+    begun = kind.initial(taught[0].scales, stores, range(seed, seed + nets), first.found.residual_hours)
+    if effort.parameters:
+        begun[guided.PARAMETERS] = torch.zeros(nets, taught[0].batch.parameters.shape[-1], dtype=torch.float64)
+    weights, state = training.train(begun, task, plan, checkpoint, lambda f, text: progress(0.9 * f, text))
+    skipped = int(state.skipped.sum())
+    lessons = []
+    for one in every:
+        own = {f"{FIXED}{name}": value.expand(nets, -1) for name, value in one.scales.items()}
+        lessons.append(_judged(one, design, {**weights, **own}, skipped))
+    return lessons
+
+
+class _Prepared(NamedTuple):
+    """A pupil with its record: the open loop (T, n), which hours are for validation, its batch, the analyses to begin
+    windows with, what its classical forecasts reach in both parts, and the scales of its networks."""
+
+    pupil: Pupil
+    record: Record
+    states: Tensor
+    unseen: np.ndarray
+    batch: Batch
+    past: Past
+    goal: np.ndarray
+    bar: np.ndarray
+    scales: dict[str, Tensor]
+
+
+def _prepared(settings: Settings, store: Store, pupil: Pupil, *, several: bool) -> _Prepared:
+    catchment, found = pupil.catchment, pupil.found
+    record = fitting.record_of(settings, store, catchment, pupil.start, pupil.end)
     batch = batch_of([found], settings)
-    parameters = batch.parameters[0, 0].numpy()
-    states = open_loop(record.model, parameters, record.forcing)
-    unseen = record.scored & (record.hours >= validation)
-    hours = np.flatnonzero(unseen)
-    if not hours.size:
+    states = open_loop(record.model, batch.parameters[0, 0].numpy(), record.forcing)
+    unseen = record.scored & (record.hours >= pupil.validation)
+    if not unseen.any():
         raise ValueError(f"{catchment.id}: there is nothing to validate on; end later than validation starts")
     parts = (record.scored & ~unseen, unseen)
-    area = catchment.area_km2
     try:
-        taught, untaught = (_stretch(record, states, batch, found, part, area) for part in parts)
+        taught, untaught = (_stretch(record, states, batch, found, part, catchment.area_km2) for part in parts)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
     analysed = states.clone()
@@ -113,34 +163,53 @@ def learn(
         for moment in part.moments:
             analysed[part.known.starts + moment.hour] = moment.belief.mean[:, 0, : states.shape[1]]
     past = Past(torch.from_numpy(record.forcing), torch.from_numpy(record.observed), analysed)
-    goal, bar = _reference(taught), _reference(untaught)
-    nets, seed = effort.networks, settings.filter.seed
-    first, last = (int(hour) for hour in np.flatnonzero(parts[0])[[0, -1]])
-    series, rows = gains.windows(past, batch, first, last, nets, seed)
-    held = gains.chunks(past, batch, int(hours[0]), int(hours[-1]))
-    stores = batch.system.stores
-    assert stores is not None
-    scales = guided.scales(states[parts[0]], past.observed[parts[0]], stores)
+    assert batch.system.stores is not None
+    flow = past.observed[parts[0]]
+    scales = guided.scales(states[parts[0]], flow, batch.system.stores)
+    if several:
+        rain = past.forcing[parts[0]][:, record.model.forcings.index("precipitation")]
+        scales["attributes"] = guided.attributes(catchment.area_km2, rain, flow)
+    goal, bar = (np.min(list(part.errors.values()), axis=0) for part in (taught, untaught))
+    return _Prepared(pupil, record, states, unseen, batch, past, goal, bar, scales)
 
-    learned = kind.learned(batch.build)
+
+def _task(settings: Settings, taught: Sequence[_Prepared], kind: Design, effort: Effort) -> Task:
+    """What networks learn from the records of all pupils, each catchment as likely as another."""
+    nets, seed = effort.networks, settings.filter.seed
+    series, rows, held, before = [], [], [], 0
+    for one in taught:
+        hours, last = (np.flatnonzero(part) for part in (one.record.scored & ~one.unseen, one.unseen))
+        windows, own = gains.windows(one.past, one.batch, int(hours[0]), int(hours[-1]), nets, seed)
+        series.append(windows)
+        rows.append(own + before)
+        before += len(windows.mean)
+        held.append(gains.chunks(one.past, one.batch, int(last[0]), int(last[-1])))
+    goal = Reference(
+        *(torch.from_numpy(np.stack(each, -1)) for each in zip(*(one.goal for one in taught), strict=True))
+    )
+    bar = torch.from_numpy(np.stack([one.bar[0] for one in taught], -1))
+    whole = batch_of([one.pupil.found for one in taught], settings)
+    learned = kind.learned(whole.build)
+    scales = {f"{FIXED}{name}": torch.cat([one.scales[name] for one in taught]) for name in taught[0].scales}
 
     def build(weights: Mapping[str, Tensor], some: Series) -> Filter:
-        every = batch.rows(np.zeros(len(some.parameters), np.int64))
-        return learned(every.system, weights=weights)
+        place = some.place.expand(len(some.mean))
+        own = weights if len(taught) == 1 else {**weights, **{name: value[place] for name, value in scales.items()}}
+        return learned(whole.rows(place.numpy()).system, weights=own)
 
-    every = torch.arange(held.mean.shape[0]).expand(nets, -1)
-    teaching, judging = gains.teaching(goal, nets, effort.leads), gains.judging(bar.runoff, nets, effort.leads)
-    task = Task(build, teaching, judging, series, rows, held, every)
-    lengths, rates = ((0, gains.LENGTH),), (effort.rate, effort.rate / 20)
-    plan = Plan(effort.steps, effort.windows, gains.LENGTH, lengths, rates, DECAY, every=EVERY, patience=6, seed=seed)
-    begun = kind.initial(scales, stores, range(seed, seed + nets), found.residual_hours)
-    if effort.parameters:
-        begun[guided.PARAMETERS] = torch.zeros(nets, parameters.size, dtype=torch.float64)
-    weights, state = training.train(begun, task, plan, checkpoint, lambda f, text: progress(0.9 * f, text))
-    whole = tuning.past(record.forcing, record.observed, states, record.scored)
-    rows_of_whole = _rows(designs.beside(batch, design, [weights]), whole)
-    judged = fitting.judged(rows_of_whole, whole, found.correction, area, found.residual_hours, unseen)
-    return Lesson(design, weights, judged, bar.runoff.numpy(), int(state.skipped.sum()))
+    every = joined(held)
+    all_of_them = torch.arange(len(every.mean)).expand(nets, -1)
+    teaching, judging = gains.teaching(goal, nets, effort.leads), gains.judging(bar, nets, effort.leads)
+    return Task(build, teaching, judging, joined(series), torch.cat(rows, 1), every, all_of_them)
+
+
+def _judged(one: _Prepared, design: str, weights: Mapping[str, Tensor], skipped: int) -> Lesson:
+    found, record = one.pupil.found, one.record
+    whole = tuning.past(record.forcing, record.observed, one.states, record.scored)
+    rows = _rows(designs.beside(one.batch, design, [weights]), whole)
+    area = one.pupil.catchment.area_km2
+    judged = fitting.judged(rows, whole, found.correction, area, found.residual_hours, one.unseen)
+    return Lesson(design, weights, judged, one.bar[0], skipped)
 
 
 class _Stretch(NamedTuple):
@@ -165,11 +234,6 @@ def _stretch(
         for name, values in every.items()
     }
     return _Stretch(known, moments, errors)
-
-
-def _reference(part: _Stretch) -> Reference:
-    """The least error of all classical forecasts, for every lead."""
-    return Reference(*torch.from_numpy(np.min(list(part.errors.values()), axis=0)))
 
 
 def _rows(batch: Batch, known: tuning.Past) -> Batch:

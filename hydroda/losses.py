@@ -1,8 +1,8 @@
 """What a learned filter is trained on: series, runs of a filter along them, and losses of the runs."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,14 +13,15 @@ from hydroda.filters.beliefs import Belief
 from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Filter, Hour
 
-ALONG = ("forcing", "observation", "truth")  # what has an axis of time
+FIRST = ("mean", "cov", "parameters")  # what has none of time
+ALONG = ("forcing", "observation", "truth")  # what has one before that of the catchments
 
 
 @dataclass(frozen=True)
 class Series:
     """T hours of c catchments: how a belief begins (c, 1, n), (c, n, n), parameters (c, 1, p), forcing (T, c, m),
-    observation (T, c, q) with NaN where missing, and the truth (T, c, n), NaN where nobody knows it; the seed and first
-    hour of the random numbers of filters that draw."""
+    observation (T, c, q) with NaN where missing, and the truth (T, c, n), NaN where nobody knows it; which of several
+    places each is (c,); the seed and first hour of the random numbers of filters that draw."""
 
     mean: Tensor
     cov: Tensor
@@ -28,12 +29,14 @@ class Series:
     forcing: Tensor
     observation: Tensor
     truth: Tensor
+    place: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.long))
     seed: int = 0
     hour: int = 0
 
     def rows(self, index: Tensor) -> "Series":
         """The same of some catchments."""
-        first = {name: getattr(self, name)[index] for name in ("mean", "cov", "parameters")}
+        first = {name: getattr(self, name)[index] for name in FIRST}
+        first["place"] = self.place.expand(len(self.mean))[index]
         return replace(self, **first, **{name: getattr(self, name)[:, index] for name in ALONG})
 
     def hours(self, start: int, end: int) -> "Series":
@@ -67,6 +70,14 @@ class Run(NamedTuple):
 
 Objective = Callable[[Filter, Belief, Series], tuple[Tensor, Belief]]  # loss (c,), and the belief at the end
 Loss = Callable[[Run, Series], Tensor]  # a run along series → loss (T, c)
+
+
+def joined(every: Sequence[Series]) -> Series:
+    """Series of several places, as long as each other, side by side; the first is place 0."""
+    places = [torch.full((len(one.mean),), i) for i, one in enumerate(every)]
+    mean, cov, parameters = (torch.cat([getattr(one, name) for one in every]) for name in FIRST)
+    forcing, observation, truth = (torch.cat([getattr(one, name) for one in every], 1) for name in ALONG)
+    return Series(mean, cov, parameters, forcing, observation, truth, torch.cat(places))
 
 
 def follow(made: Filter, belief: Belief, series: Series, doubt: Tensor | None = None) -> Run:

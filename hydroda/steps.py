@@ -24,11 +24,13 @@ from hydroda.schema import hours
 from hydroda.settings import Catchment, Settings
 from hydroda.sources import csv_file, drop_folder
 from hydroda.store import Counts
-from hydroda.units import HOUR, iso, utc_now
+from hydroda.units import HOUR, iso, parse_utc, utc_now
 
 if TYPE_CHECKING:
     from hydroda.inspection import Finding
+    from hydroda.learning import Effort, Lesson, Pupil
     from hydroda.operation import Done
+    from hydroda.store import Store
 
 log = logging.getLogger(__name__)
 REAL_DATA = "../shared/data"
@@ -186,61 +188,86 @@ def calibrate(
 def train(
     settings: Settings,
     stations: Sequence[str],
-    start: np.datetime64,
-    validation: np.datetime64,
-    end: np.datetime64,
+    start: np.datetime64 | None = None,
+    validation: np.datetime64 | None = None,
+    end: np.datetime64 | None = None,
     *,
     progress: Progress = silent,
-    effort: Any = None,
+    effort: "Effort | None" = None,
     design: str = "gain",
     parameters: bool = False,
+    together: bool = False,
+    unseen: Sequence[str] = (),
 ) -> list[Calibration]:
     """Trains networks for calibrated catchments from `start` and judges them from `validation` to `end`.
 
-    One that cannot be trained does not stop the others; training that was interrupted goes on where it was. `effort` is
-    a `learning.Effort`, how to train; without one networks learn the model's `parameters` too if that is asked for.
-    `design` says what networks do (see `designs`).
+    A time that is not given is that of the calibration of each. One that cannot be trained does not stop the others;
+    training that was interrupted goes on where it was. `together` makes one set of networks for all of them, and for
+    those `unseen`, which they are not trained on. `effort` is a `learning.Effort`, how to train; without one networks
+    learn the model's `parameters` too if that is asked for. `design` says what networks do (see `designs`).
     """
-    from hydroda import learning, training
+    from hydroda import learning
 
     store = store_of(settings)
-    results = []
-    for i, station in enumerate(stations):
-        told = among(progress, i, len(stations), station)
-        content = store.read_parameters(station)
-        if content is None:
-            results.append(Calibration(station, f"{station}: is not calibrated; hydroda calibrate first", failed=True))
-            continue
-        found, path = replace(calibrated.restore(content), taught=None), store.weights_path(station)
-        checkpoint = path.with_name(f".{path.name}.training")
-        catchment = settings.catchment(station)
+    results: list[Calibration] = []
+    lessons = [(tuple(stations), tuple(unseen))] if together else [((station,), ()) for station in stations]
+    for i, (taught, others) in enumerate(lessons):
+        path = store.weights_path(taught[0])
+        checkpoint = path.with_name(f".{path.name}{'.together' if together else ''}.training")
+        told = among(progress, i, len(lessons), ", ".join(taught))
         try:
-            lesson = learning.learn(
-                settings,
-                store,
-                catchment,
-                found,
-                start,
-                validation,
-                end,
-                effort or learning.Effort(parameters=parameters),
-                design,
-                checkpoint,
-                told,
-            )
+            pupils = [_pupil(settings, store, station, start, validation, end) for station in (*taught, *others)]
+            own, rest = pupils[: len(taught)], pupils[len(taught) :]
+            how = effort or learning.Effort(parameters=parameters)
+            found = learning.learn(settings, store, own, rest, how, design, checkpoint, told)
         except ValueError as error:
-            results.append(Calibration(station, f"not trained: {error}", failed=True))
+            results += [Calibration(each, f"not trained: {error}", failed=True) for each in (*taught, *others)]
             continue
-        report = {"start": iso(start), "validation": iso(validation), "end": iso(end)} | lesson.report()
-        report["filter"] = settings.filter.model_dump(mode="json")
-        training.save(path, lesson.weights, {"station": station, "model": found.model} | report)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        taught, judged = calibrated.Taught(digest, report), lesson.judged
-        own = replace(found, choice=judged.choice, between=judged.between, spread=judged.spread, taught=taught)
-        store.write_parameters(station, own.content())
+        results += [_keep(settings, store, *each, taught) for each in zip(pupils, found, strict=True)]
         checkpoint.unlink(missing_ok=True)
-        results.append(Calibration(station, lesson.summary(station)))
     return results
+
+
+def _pupil(
+    settings: Settings,
+    store: "Store",
+    station: str,
+    start: np.datetime64 | None,
+    validation: np.datetime64 | None,
+    end: np.datetime64 | None,
+) -> "Pupil":
+    """A calibrated catchment with the times of its training. Raises ValueError."""
+    from hydroda import learning
+
+    content = store.read_parameters(station)
+    if content is None:
+        raise ValueError(f"{station}: is not calibrated; hydroda calibrate first")
+    found = replace(calibrated.restore(content), taught=None)
+    times = []
+    for name, given in (("start", start), ("validation", validation), ("end", end)):
+        kept = found.report.get(name)
+        if given is None and kept is None:
+            raise ValueError(f"{station}: was calibrated without hours for validation; say when they start")
+        times.append(parse_utc(str(kept)) if given is None else given)
+    return learning.Pupil(settings.catchment(station), found, *times)
+
+
+def _keep(
+    settings: Settings, store: "Store", pupil: "Pupil", lesson: "Lesson", taught_on: Sequence[str]
+) -> Calibration:
+    """Puts what was learned for a catchment into the store."""
+    from hydroda import training
+
+    found, station = pupil.found, pupil.found.station
+    times = {"start": pupil.start, "validation": pupil.validation, "end": pupil.end}
+    report = {name: iso(time) for name, time in times.items()} | lesson.report()
+    report |= {"taught_on": list(taught_on), "filter": settings.filter.model_dump(mode="json")}
+    path = store.weights_path(station)
+    training.save(path, lesson.weights, {"station": station, "model": found.model} | report)
+    taught, judged = calibrated.Taught(hashlib.sha256(path.read_bytes()).hexdigest(), report), lesson.judged
+    own = replace(found, choice=judged.choice, between=judged.between, spread=judged.spread, taught=taught)
+    store.write_parameters(station, own.content())
+    return Calibration(station, lesson.summary(station))
 
 
 def uncalibrated(settings: Settings) -> list[str]:

@@ -328,6 +328,47 @@ def test_a_calibrated_gauge_is_given_networks_of_the_design_that_was_asked_for(s
     assert weights["last.bias"].shape == (1, n + 1 + 6, 1)
 
 
+def test_gauges_taught_together_have_the_same_networks_each_with_its_own_scales(settings, monkeypatch):
+    """One of two is not trained on: it changes nothing of what the other learns, and is judged with it."""
+    for key, value in (("WINDOW", 48), ("LENGTH", 72), ("CHUNK", 200), ("WARM", 24)):
+        monkeypatch.setattr(gains, key, value)
+    months, how = [np.datetime64(day, "ns") for day in ("2003-01-21", "2003-04-15", "2003-06-30")], {"together": True}
+    store, effort = steps.store_of(settings), learning.Effort(1, 2, 4)
+
+    def learned(stations, **more):
+        done = steps.train(settings, stations, *months, effort=effort, **how, **more)
+        assert not any(each.failed for each in done), done
+        found = {station: store.read_parameters(station)["taught"]["report"] for station in ("ach", "bregenz")}
+        return [training.load(store.weights_path(station))[0] for station in found], found
+
+    (ach, bregenz), about = learned(["ach"], unseen=["bregenz"])
+    assert about["bregenz"]["taught_on"] == ["ach"] and set(about["bregenz"]["validation_ratios"]) >= {"networks"}
+    for key, tensor in ach.items():
+        assert torch.equal(tensor, bregenz[key]) != key.startswith(FIXED), key
+    assert ach[f"{FIXED}attributes"].shape == (1, 4)
+    (both, _), about = learned(["ach", "bregenz"])
+    assert about["ach"]["taught_on"] == ["ach", "bregenz"]
+    assert not torch.equal(both["last.weight"], ach["last.weight"])
+    (archive,) = steps.hindcast(settings, FIRST, FIRST + 3 * HOUR)
+    assert np.isfinite(netcdf.read(archive).discharge.values).all()
+
+
+def test_training_begins_when_calibration_did_unless_it_is_told_otherwise(settings):
+    (done,) = steps.train(settings, ["ach"], effort=learning.Effort(1, 1, 2))
+    assert done.failed and "ach: was calibrated without hours for validation" in done.summary
+
+
+def test_squares_of_a_place_are_held_against_what_is_reached_there():
+    square = torch.rand(2, 5, 4, generator=torch.Generator().manual_seed(6)).double()
+    reference = torch.rand(24, 2, generator=torch.Generator().manual_seed(7)).double()
+    series = gains.Series(*(torch.zeros(4),) * 6, place=torch.tensor([0, 1, 1, 0]))
+    found = gains._ratio(square, reference, series, (1, 3), 2)
+    for i, lead in enumerate((0, 2)):
+        for net in range(2):
+            parts = [square[i, :, c] / reference[lead, series.place[c]] for c in (2 * net, 2 * net + 1)]
+            torch.testing.assert_close(found[i, net], torch.cat(parts).mean())
+
+
 def test_rows_of_trained_networks_are_theirs():
     trained = committee(GAIN).networks
     some = trained.rows(torch.tensor([2, 0, 2])).rows(torch.tensor([1, 0]))
@@ -407,7 +448,8 @@ def test_a_loss_may_know_the_first_leads_only(monkeypatch):
     every = gains.errors(made, begin(made, series), series, range(8, 24, 2), LEADS.tolist())
     first = gains.errors(made, begin(made, series), series, range(8, 24, 2), (1, 3))
     assert all(torch.equal(few, all_of[[0, 2]]) for few, all_of in zip(first[:2], every[:2], strict=True))
-    base = Reference(*(torch.linspace(0.1, 1.0, LEADS.size, dtype=torch.float64) * x for x in (0.01, 0.1)))
+    every_lead = torch.linspace(0.1, 1.0, LEADS.size, dtype=torch.float64).unsqueeze(1)
+    base = Reference(0.01 * every_lead, 0.1 * every_lead)
     loss, _ = gains.teaching(base, 1, (1, 3))(made, begin(made, series), series)
     parts = [
         torch.log1p(torch.nanmean(square[i]) / reference[i])
@@ -433,7 +475,7 @@ def test_training_learns_what_is_wrong(name, tmp_path, monkeypatch):
     past = Past(weather()[:, 1], observed()[:, 1], torch.stack(states))
     series, rows = gains.windows(past, world, 0, len(states) - 1, SEEDS, 0)
     held = gains.chunks(past, world, 10, len(states) - 25)
-    base = torch.full((LEADS.size,), 0.01, dtype=torch.float64)
+    base = torch.full((LEADS.size, 1), 0.01, dtype=torch.float64)
     task = training.Task(
         lambda w, s: DESIGNS[name].learned(sigma.ukf)(
             world.rows(np.zeros(len(s.parameters), np.int64)).system, weights=w

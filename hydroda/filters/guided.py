@@ -5,6 +5,7 @@ these numbers about one; and an output error in a few components that decay at t
 lead of l hours is the model's plus Σ_k e_k exp(−l/τ_k) (the idea of Sun et al. 2026, EGU26-8698).
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -68,13 +69,26 @@ def scales(states: Tensor, runoff: Tensor, stores: Tensor) -> dict[str, Tensor]:
     }
 
 
+def attributes(area_km2: float, rain: Tensor, runoff: Tensor) -> Tensor:
+    """What tells a catchment from others (1, 4), numbers about one: its size, its mean rain (T,) and what share of it
+    becomes runoff (T,) [mm/h] with NaN, and how much of that is remembered after a day."""
+    flow = torch.where(torch.isfinite(runoff), runoff, torch.nanmean(runoff))
+    a = flow - flow.mean()
+    remembered = (a[DAY:] * a[:-DAY]).sum() / a.square().sum().clamp(min=1e-12)
+    size, wet = math.log10(area_km2) - 2.0, torch.log(rain.mean().clamp(min=1e-3) / 0.1)
+    share = (flow.mean() / rain.mean().clamp(min=1e-3)).clamp(max=2.0)
+    return torch.stack((torch.as_tensor(size, dtype=wet.dtype), wet, share, remembered))[None]
+
+
 def initial(
     scales: Mapping[str, Tensor], stores: Tensor, seeds: Iterable[int], outputs: int, error: Tensor
 ) -> dict[str, Tensor]:
     """Untrained weights, a network for each seed: an LSTM of 16 units, one layer of `outputs` that begin at zero, and
-    what each component of the output error takes whatever they say (k,)."""
+    what each component of the output error takes whatever they say (k,). It is told `attributes` that are among the
+    scales."""
     seeds, n = list(seeds), stores.shape[-1]
-    layers = (Layer("memory", n + 9, UNITS, recurrent=True, gates=4), Layer("last", UNITS, outputs, size=0.0))
+    told = n + 9 + (scales["attributes"].shape[-1] if "attributes" in scales else 0)
+    layers = (Layer("memory", told, UNITS, recurrent=True, gates=4), Layer("last", UNITS, outputs, size=0.0))
     found = networks.weights(layers, seeds, **{name: value.expand(len(seeds), -1) for name, value in scales.items()})
     found["memory.bias"][:, UNITS : 2 * UNITS] += 1.0  # to remember, until taught otherwise
     return found | {"error": error.double().expand(len(seeds), -1).clone()}
@@ -169,7 +183,8 @@ def heard(
         3.0 * before,
         torch.tanh(10.0 * before),
     )
-    told = torch.where(seen, torch.cat((*inputs, torch.ones_like(d)), -1), 0.0)
+    which = (scale("attributes", c),) if f"{FIXED}attributes" in weights else ()
+    told = torch.where(seen, torch.cat((*inputs, *which, torch.ones_like(d)), -1), 0.0)
     memory = (stacked(part[:, 0], like) for part in (belief.hidden, belief.cell))
     hidden, cell = lstm(weights, "memory", stacked(told, like), *memory)
     return unstacked(hidden, like).unsqueeze(1), unstacked(cell, like).unsqueeze(1)
