@@ -227,6 +227,8 @@ def train(
 
     ids = [station for station in _known(settings, stations) if station not in others]
     others = _known(settings, others) if others else []
+    if not ids:
+        raise UsageError("there is no catchment to train on; all of them are --unseen")
     with progress("train") as report:
         results = steps.train(
             settings,

@@ -19,7 +19,19 @@ from hydroda.settings import SettingsError
 from hydroda.store import Counts
 
 SMALL = '[deployment]\ndomain = "alps"\n[[catchment]]\nid = "ach"\narea_km2 = 2.0\n'
-NAMES = ("init", "add_catchment", "check", "ingest", "pending", "run", "hindcast", "verify", "calibrate", "report")
+NAMES = (
+    "init",
+    "add_catchment",
+    "check",
+    "ingest",
+    "pending",
+    "run",
+    "hindcast",
+    "verify",
+    "calibrate",
+    "train",
+    "report",
+)
 SIX = np.datetime64("2003-07-01T06", "ns")
 HOUR = np.timedelta64(1, "h")
 
@@ -167,6 +179,9 @@ def test_ctrl_c_ends_in_words(did, capsys):
         (["hindcast", "2003-02-01", "2003-01-01"], "ends (2003-01-01) before it starts"),
         (["hindcast", "2003-01-01", "2003-02-01", "--forcing", "perfect"], "observed"),
         (["add-catchment", "ach", "x.csv"], "--area-km2"),
+        (["train", "--start", "2003-01-01", "--validation-start", "2002-01-01"], "not in this order"),
+        (["train", "--together", "--unseen", "ach"], "no catchment to train on"),
+        (["train", "--unseen", "ach"], "--unseen is for networks that are trained --together"),
     ],
 )
 def test_wrong_usage(did, arguments, said, capsys):
@@ -216,6 +231,19 @@ def test_calibrate_takes_all_or_the_named(did, capsys):
     assert main(["calibrate", "och", "--start", "1997-01-01", "--end", "2002-12-31"]) == 1
     assert "'och' is not in" in capsys.readouterr().err
     did.calibrate.assert_not_called()
+
+
+def test_train_passes_what_it_is_told_and_takes_the_times_of_calibration_otherwise(did, tmp_path):
+    (tmp_path / "hydroda.toml").write_text(SMALL + '[[catchment]]\nid = "bregenz"\narea_km2 = 3.0\n')
+    did.train.return_value = [SimpleNamespace(summary="ach: …", failed=False)]
+    assert main(["train"]) == 0
+    assert did.train.call_args.args[1:] == (["ach", "bregenz"], None, None, None)
+    assert main(["train", "--together", "--unseen", "bregenz", "--validation-start", "2003-07-01"]) == 0
+    assert did.train.call_args.args[1:] == (["ach"], None, np.datetime64("2003-07-01", "ns"), None)
+    assert did.train.call_args.kwargs["unseen"] == ["bregenz"] and did.train.call_args.kwargs["together"]
+    did.train.reset_mock()
+    assert main(["train", "--together", "--unseen", "och"]) == 1
+    did.train.assert_not_called()
 
 
 def test_hindcast_reports_progress_sparsely_without_a_terminal(did, capsys):
