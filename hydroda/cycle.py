@@ -160,7 +160,7 @@ class Analysis(NamedTuple):
 
 class Rollout(NamedTuple):
     """24 hours (24, c) [mm/h]: the model from the mean of a belief, the variance of what a gauge will see, the model
-    from the open loop; members (24, N, c) where the belief has some, the mean of the networks beside it likewise."""
+    from the open loop; members (24, N, c) where the belief has some, networks beside it (24, s, c) likewise."""
 
     median: Tensor
     variance: Tensor
@@ -240,13 +240,13 @@ def ahead(world: System, x: Tensor, forcing: Tensor, bias: Tensor | float = 0.0)
     """Runoff (c, k) [mm/h] in each hour of `forcing` (T, c, m) after states (c, k, n), without errors.
 
     A `bias` (c, k, n) of the states the model integrates is there all the way, and not seen. Networks beside a filter
-    have columns of their own behind it, so that it is (c, 2 k).
+    have columns of their own behind it, (c, k + k s).
     """
     x = x + bias
     for u in forcing:
         x = world.move(x, u.unsqueeze(1))
         flow = world.see(x - bias)[..., 0]
-        yield flow if world.beside is None else torch.cat((flow, world.beside(x)[..., 0]), 1)
+        yield flow if world.beside is None else torch.cat((flow, world.beside(x).flatten(1)), 1)
 
 
 def rollout(batch: Batch, belief: Belief, open_loop: Tensor, forcing: Tensor, hours: np.ndarray) -> Rollout:
@@ -264,7 +264,7 @@ def rollout(batch: Batch, belief: Belief, open_loop: Tensor, forcing: Tensor, ho
             median, background = torch.stack(list(ahead(world, both, forcing, biases))).unbind(-1)
         else:
             median, *theirs = torch.stack(list(ahead(world, belief.mean, forcing, bias))).unbind(-1)
-            networks = theirs[0] if theirs else None
+            networks = torch.stack(theirs, 1) if theirs else None
             background = torch.stack(list(ahead(batch.system, open_loop, forcing)))[..., 0]
         for i in range(LEADS.size):
             u = forcing[i].unsqueeze(1)

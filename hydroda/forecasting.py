@@ -90,8 +90,8 @@ def newest(group: Group, trail: Trail) -> Newest:
 
 class Prospect(NamedTuple):
     """What was rolled out for a group at one issue time, (24, c) [m³/s]: forecasts of all methods, the open loop, the
-    filter's standard deviation; where the rain is a guess, what each hour is worth, members (24, N, c); and what was
-    observed last."""
+    filter's standard deviation; where the rain is a guess, what each hour is worth, members (24, N, c), networks
+    (24, s, c); and what was observed last."""
 
     candidates: dict[str, np.ndarray]
     open_loop: np.ndarray
@@ -99,13 +99,14 @@ class Prospect(NamedTuple):
     guessed: np.ndarray
     status: np.ndarray
     members: np.ndarray | None
+    networks: np.ndarray | None
     newest: Newest
 
 
 class Outlook(NamedTuple):
     """Discharge of the lead hours of a group (24, c) [m³/s], the spread of its logarithm, the open loop, what each is
     worth; by which method of `choice` it was made, which one was chosen before the ledger was asked, the forecasts of
-    all, and what was observed last."""
+    all and of each network (24, s, c), and what was observed last."""
 
     median: np.ndarray
     spread: np.ndarray
@@ -115,6 +116,7 @@ class Outlook(NamedTuple):
     method: np.ndarray
     chosen: np.ndarray
     candidates: dict[str, np.ndarray]
+    networks: np.ndarray | None
     newest: Newest
 
 
@@ -149,7 +151,8 @@ def _prospects(group: Group, trails: Sequence[Trail], leads: Sequence[Lead]) -> 
     last = Newest(*(np.stack(part) for part in zip(*seen, strict=True)))
     memory = np.array([member.residual_hours for member in group.members])
     corrections = [member.correction for member in group.members]
-    every = choice.candidates(flow, networks, open_loop, memory, corrections, *last)
+    of_networks = None if networks is None else networks.mean(2)
+    every = choice.candidates(flow, of_networks, open_loop, memory, corrections, *last)
     # rain that did not come is missing in every later hour
     guessed = np.logical_or.accumulate(np.stack([lead.assumed for lead in leads]), axis=1)
     status = np.where(guessed, DEGRADED_FORCING, GOOD)
@@ -164,6 +167,7 @@ def _prospects(group: Group, trails: Sequence[Trail], leads: Sequence[Lead]) -> 
             guessed[i],
             status[i],
             None if members is None else members[i],
+            None if networks is None else networks[i],
             seen[i],
         )
         for i in range(len(trails))
@@ -185,8 +189,9 @@ def _issued(group: Group, trail: Trail, prospect: Prospect, ledger: Ledger) -> t
     own = predictive.spread(median, prospect.deviation**2)
     spread = np.minimum(own * factor * wider, LARGEST_SPREAD)
     status = np.where(np.isfinite(median) & np.isfinite(spread), prospect.status, MISSING).astype(np.int8)
-    given = prospect.open_loop, status, prospect.members, method, chosen, prospect.candidates, prospect.newest
-    return Outlook(median, spread, *given), noted(ledger, median, spread, prospect.candidates)
+    given = prospect.open_loop, status, prospect.members, method, chosen
+    told = prospect.candidates, prospect.networks, prospect.newest
+    return Outlook(median, spread, *given, *told), noted(ledger, median, spread, prospect.candidates)
 
 
 def _either(prospect: Prospect, tables: Sequence[Mapping[str, Any]]) -> np.ndarray:

@@ -28,7 +28,7 @@ from hydroda.schema import LEADS, QUANTILES, VARIABLES, hours, months, quantile_
 from hydroda.settings import Settings
 from hydroda.start import begin, number
 from hydroda.units import HOUR, iso
-from hydroda.verification import DIMS, OWN
+from hydroda.verification import DIMS, EACH, OWN
 from hydroda.window import CONTEXT, Lead, View
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def _month(
         return path, []
     runs = [_enter(domain, group, cycles, forcing, before[i] if before else None) for i, group in enumerate(groups)]
     waiting: list[Waiting] = [[] for _ in runs]
-    columns = _columns(domain, cycles)
+    columns = _columns(domain, cycles, max(0 if n is None else n.seeds for n in (g.batch.networks for g in groups)))
     for place, cycle in enumerate(cycles):
         runs = [_moved(domain, run, cycle) for run in runs]
         for run, queue in zip(runs, waiting, strict=True):
@@ -204,6 +204,8 @@ def _fill(columns: dict[str, np.ndarray], place: int, at: np.ndarray, ahead: Out
     for name in OWN:
         if name in ahead.candidates:
             columns[f"discharge_{name}"][place][:, at] = ahead.candidates[name]
+    if ahead.networks is not None:
+        columns[EACH][place][:, : ahead.networks.shape[1], at] = ahead.networks
     for level in QUANTILES:
         columns[quantile_name(level)][place][:, at] = predictive.quantile(ahead.median, ahead.spread, level)
     columns["observed_at_issue"][place, at] = ahead.newest.observed
@@ -211,22 +213,28 @@ def _fill(columns: dict[str, np.ndarray], place: int, at: np.ndarray, ahead: Out
     columns["observation_age"][place, at] = ahead.newest.age
 
 
-def _columns(domain: Domain, cycles: np.ndarray) -> dict[str, np.ndarray]:
+def _columns(domain: Domain, cycles: np.ndarray, networks: int) -> dict[str, np.ndarray]:
+    """What an archive holds, missing yet; of each of so many networks too."""
     ahead = (cycles.size, LEADS.size, len(domain.stations))
+    each = {EACH: np.full((*ahead[:2], networks, ahead[2]), np.nan, np.float32)} if networks else {}
     names = ("discharge", *map(quantile_name, QUANTILES), "discharge_open_loop", *(f"discharge_{name}" for name in OWN))
     at_issue = ("observed_at_issue", "open_loop_at_issue", "observation_age")
-    return {name: np.full(ahead, np.nan, np.float32) for name in names} | {
-        name: np.full((ahead[0], ahead[2]), np.nan, np.float32) for name in at_issue
-    }
+    return (
+        {name: np.full(ahead, np.nan, np.float32) for name in names}
+        | {name: np.full((ahead[0], ahead[2]), np.nan, np.float32) for name in at_issue}
+        | each
+    )
 
 
 def _dataset(domain: Domain, cycles: np.ndarray, columns: dict[str, np.ndarray], attrs: dict[str, str]) -> xr.Dataset:
     units = {name: VARIABLES["discharge"].units for name in columns} | {"observation_age": "hours"}
+    axes = {2: (DIMS[0], DIMS[2]), 3: DIMS, 4: (*DIMS[:2], "network", DIMS[2])}
     data = {
-        name: (DIMS if values.ndim == 3 else (DIMS[0], DIMS[2]), values, {"units": units[name], "long_name": name})
-        for name, values in columns.items()
+        name: (axes[values.ndim], values, {"units": units[name], "long_name": name}) for name, values in columns.items()
     }
     coords = {DIMS[0]: cycles, DIMS[1]: LEADS, DIMS[2]: [station.id for station in domain.stations]}
+    if EACH in columns:
+        coords["network"] = 1 + np.arange(columns[EACH].shape[2])
     return xr.Dataset(data, coords, attrs)
 
 

@@ -253,7 +253,7 @@ def sized(
 
 
 class Forecasts(NamedTuple):
-    """Forecasts (24, f) of one catchment [mm/h]: the filter's with their variance, those of networks beside it where
+    """Forecasts (24, f) of one catchment [mm/h]: the filter's with their variance, the mean of networks beside it where
     there are any, the open loop; what was observed (24, f), NaN where missing; the positions (f,) they are issued at,
     and there (f,) what is observed, the open loop and what is analysed."""
 
@@ -277,7 +277,7 @@ def forecasts(batch: Batch, known: Past, moments: Sequence[Moment], forcing: Ten
         now = (wider.filter.system.see(moment.belief.mean), wider.system.see(moment.open_loop))
         analysis, open_loop = (flow[:, 0, 0] for flow in now)
         if ahead.networks is not None:
-            of_networks.append(ahead.networks)
+            of_networks.append(ahead.networks.mean(1))
         parts.append(
             (
                 ahead.median,

@@ -21,6 +21,7 @@ from hydroda.correction import BASELINES, Correction
 from hydroda.schema import quantile_name
 from hydroda.units import HOUR, iso
 
+EACH = "discharge_network"  # of an archive: the forecasts of every network, (issue time, lead, network, station)
 OWN = (FILTER, NETWORKS)  # parts of a forecast, scored beside it where an archive has them and they are not all of it
 METHODS = ("forecast", *BASELINES)
 LABELS = {
@@ -88,12 +89,13 @@ COUNTS = {
 
 class Sample(NamedTuple):
     """Of one station, NaN outside of the common sample: forecasts (method, F, L), observations (F, L) and bounds of
-    intervals by name (F, L), m³/s; and the `COUNTS` (L,)."""
+    intervals by name (F, L), m³/s; the `COUNTS` (L,); and forecasts of each network there is (network, F, L)."""
 
     forecasts: xr.DataArray
     observed: xr.DataArray
     bounds: dict[str, xr.DataArray]
     counts: dict[str, xr.DataArray]
+    networks: xr.DataArray | None
 
 
 def verify(archives: Iterable[xr.Dataset], observed: xr.DataArray, corrections: Mapping[str, Correction]) -> xr.Dataset:
@@ -134,7 +136,8 @@ def pool(archives: Iterable[xr.Dataset]) -> xr.Dataset:
     Raises ValueError when there is none, an issue time repeats, or domain, forcing, model or filter differ.
     """
     archives, kept, first = list(archives), [], None
-    own = [name for name in (f"discharge_{n}" for n in OWN) if all(name in archive for archive in archives)]
+    parts = (*(f"discharge_{name}" for name in OWN), EACH)
+    own = [name for name in parts if all(name in archive for archive in archives)]
     for archive in archives:
         told = {key: str(archive.attrs.get(key, UNKNOWN)) for key in SAME}
         first = first or told
@@ -188,12 +191,13 @@ def common_sample(
         "n_incomplete": (known & ~complete).sum(DIMS[0]),
     }
     bounds = {name: bound.where(common) for name, bound in bounds.items()}
-    return Sample(forecasts.where(common), seen.where(common), bounds, counts)
+    each = archive[EACH].squeeze("station", drop=True).where(common) if EACH in archive else None
+    return Sample(forecasts.where(common), seen.where(common), bounds, counts, each)
 
 
 def _scores(found: Sample, station: str) -> xr.Dataset:
     """All scores of one station."""
-    forecasts, observed, bounds, counts = found
+    forecasts, observed, bounds, counts, _ = found
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
         # An empty sample and a river that never changes have no score: NaN says so.
         warnings.simplefilter("ignore", RuntimeWarning)

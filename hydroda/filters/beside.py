@@ -22,7 +22,7 @@ def with_networks(filter_beside: Build, learned: Learned) -> Build:
     """A filter, and beside it the networks that were trained for these catchments, of which `learned` makes filters.
 
     The state is [of the filter, of network 1, of network 2, …]. What is seen of it is what the filter sees; `beside` of
-    the system is the mean of the networks, and a forecast may be of either or both. A suspect observation is none for a
+    the system is what each network sees, and a forecast may be of either or both. A suspect observation is none for a
     network. Raises ValueError where nothing was trained.
     """
 
@@ -49,7 +49,7 @@ def with_networks(filter_beside: Build, learned: Learned) -> Build:
             return inner.system.see(parts(z)[0])
 
         def beside(z: Tensor) -> Tensor:
-            return guided.system.see(parts(z)[1]).unflatten(0, (-1, seeds)).mean(1)
+            return guided.system.see(parts(z)[1])[..., 0].unflatten(0, (-1, seeds)).mT
 
         def init(mean: Tensor, cov: Tensor, noise: Noise) -> Committee:
             state = inner.init(mean, cov, noise)

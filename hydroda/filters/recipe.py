@@ -27,7 +27,7 @@ class System:
     root (c, n, j) of the covariance that an hour adds for a state (c, 1, n), `observation_error(observation)` the
     covariance R (c, q, q) of an observation (c, q), since gauge errors grow with flow. `stores` (n,) marks components
     that cannot be negative, `unknowns` are parameters a filter may estimate, `networks` were trained for these
-    catchments. `beside(points)` → (c, k, q) is what networks that run beside a filter see of the same points.
+    catchments. `beside(points)` → (c, k, s) is what each of s networks beside a filter sees of the same points.
     """
 
     move: Callable[[Tensor, Tensor], Tensor]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from hydroda import calibrated, domain, generator, records, scoring, steps, window
 from hydroda import settings as configuration
@@ -65,10 +66,9 @@ def _results(
     for k, forcing in enumerate(sun2026_report.FORCINGS):
         told = among(forecasting, k, len(sun2026_report.FORCINGS), forcing)
         sample = _sample(settings, name, study, forcing, among(told, 0, runs, "as issued"))
-        beside = {}
+        beside: dict[str, xr.DataArray] = {}
         for i, row in enumerate(every):
-            theirs = _sample(one[row.name], name, study, forcing, among(told, 1 + i, runs, row.name))
-            beside[row.name] = theirs.forecasts.sel({"method": row.part}, drop=True)
+            beside |= row.told(_sample(one[row.name], name, study, forcing, among(told, 1 + i, runs, row.name)))
         found.append(scored(name, forcing, sample, beside))
     return found
 

@@ -3,14 +3,15 @@
 Each is a variant of the deployment in a folder below its own: observations and weather are links, parameters its own.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from hydroda import calibrated, comparison, learning, retuning, steps, training
-from hydroda.calibrated import Calibrated, Taught
+import xarray as xr
+
+from hydroda import calibrated, comparison, files, learning, retuning, steps
+from hydroda.calibrated import Calibrated
 from hydroda.choice import FILTER, NETWORKS
 from hydroda.domain import store_of
 from hydroda.progress import Progress
@@ -18,6 +19,7 @@ from hydroda.reproduction.sun2026_plan import FIRST_HOURS, MEMBERS, THINNED, Riv
 from hydroda.reproduction.sun2026_scores import BY_SEED, ENKF, UKF_1H
 from hydroda.schema import LEADS
 from hydroda.settings import Filter, Settings
+from hydroda.verification import Sample
 
 LINKED = ("observations", "forecasts")
 FIRST = f"leads_{FIRST_HOURS[0]}_to_{FIRST_HOURS[-1]}"
@@ -25,11 +27,11 @@ FIRST = f"leads_{FIRST_HOURS[0]}_to_{FIRST_HOURS[-1]}"
 
 @dataclass(frozen=True)
 class Row:
-    """A variant: its name, which of its forecasts is the row, its filter, and what makes its parameters of those of the
+    """A variant: its name, which of its forecasts are rows, its filter, and what makes its parameters of those of the
     river and of what it has already, if that is of the same calibration."""
 
     name: str
-    part: str
+    told: Callable[[Sample], dict[str, xr.DataArray]]
     filter: Filter
     made: Callable[[Settings, Calibrated, Calibrated | None, Progress], Calibrated]
 
@@ -38,14 +40,24 @@ def rows(settings: Settings, name: str, river: River, study: Study) -> tuple[Row
     """Those of a river whose deployment is trained, one for each of its networks among them."""
     own, path = settings.filter, store_of(settings).weights_path(name)
     enkf = own.model_copy(update={"name": "ensemble.enkf", "options": {"members": MEMBERS}})
-    seeds = len(training.load(path)[0]["error"])
     lesson = replace(study.training, leads=FIRST_HOURS)
     return (
-        Row(UKF_1H, FILTER, own, partial(_retuned, river, study.search.filter, leads=(1,))),
-        Row(ENKF, FILTER, enkf, partial(_retuned, river, study.ensemble, thinned=THINNED)),
-        *(Row(f"{BY_SEED}{i + 1}", NETWORKS, own, partial(_single, path, i)) for i in range(seeds)),
-        Row(FIRST, NETWORKS, own, partial(_taught, river, lesson)),
+        Row(UKF_1H, _one(UKF_1H, FILTER), own, partial(_retuned, river, study.search.filter, leads=(1,))),
+        Row(ENKF, _one(ENKF, FILTER), enkf, partial(_retuned, river, study.ensemble, thinned=THINNED)),
+        Row("networks", _each, own, partial(_issued, path)),
+        Row(FIRST, _one(FIRST, NETWORKS), own, partial(_taught, river, lesson)),
     )
+
+
+def _one(name: str, part: str) -> Callable[[Sample], dict[str, xr.DataArray]]:
+    """A part of the forecast of a variant as a row of a name."""
+    return lambda sample: {name: sample.forecasts.sel({"method": part}, drop=True)}
+
+
+def _each(sample: Sample) -> dict[str, xr.DataArray]:
+    """Each network as a row."""
+    assert sample.networks is not None
+    return {f"{BY_SEED}{i}": sample.networks.sel(network=i, drop=True) for i in sample.networks["network"].values}
 
 
 def variant(settings: Settings, name: str, row: Row, folder: Path, progress: Progress) -> Settings:
@@ -83,16 +95,10 @@ def _retuned(
     return retuning.retuned(one, store_of(one), place, base, start, end, effort, progress, **how)  # type: ignore[arg-type]
 
 
-def _single(
-    path: Path, which: int, one: Settings, base: Calibrated, kept: Calibrated | None, progress: Progress
-) -> Calibrated:
-    """With one of the networks that were trained together."""
-    assert base.taught is not None
-    weights, about = training.load(path)
-    own = store_of(one).weights_path(base.station)
-    training.save(own, {name: tensor[which : which + 1] for name, tensor in weights.items()}, about)
-    digest = hashlib.sha256(own.read_bytes()).hexdigest()
-    return _by_networks(replace(base, taught=Taught(digest, base.taught.report)))
+def _issued(path: Path, one: Settings, base: Calibrated, kept: Calibrated | None, progress: Progress) -> Calibrated:
+    """With the networks of the river, and with them alone."""
+    files.replace(store_of(one).weights_path(base.station), path.read_bytes())
+    return _by_networks(base)
 
 
 def _taught(
