@@ -27,6 +27,7 @@ ENOUGH = 0.5  # share of the hours a variable must have to be built upon
 HOURS_PER_YEAR = 8766.0
 FIRST = np.datetime64("1800-01-01", "ns")
 SHOWN = (1, 3, 6, 12, 24)
+PROVEN = 2 * HOURS_PER_YEAR  # of validation before networks are issued without the filter; one year may mislead
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def judged(
     """What a catchment, with a row of the batch for every stretch of its past, forecasts best with.
 
     Forecasts issued in the `deciding` hours (T,), or all, choose the method; one other than the filter must be better
-    in both halves of them. Widths are of all.
+    in both halves of them. Networks are not chosen without the filter by less than two years. Widths are of all.
     """
     dry = past.forcing.clone()
     dry[:, batch.model.forcings.index("precipitation")] = 0.0
@@ -214,6 +215,8 @@ def judged(
             name: np.stack([np.nanmean(values[:, asked & part], 1) for part in (~later, later)])
             for name, values in square.items()
         }
+        if asked.sum() * tuning.EVERY < PROVEN:
+            halves.pop(choice.NETWORKS, None)
         names[weather] = choice.best(halves)
         issued = choice.picked(every, np.array(names[weather])[:, None])
         between = between or intervals.cuts(issued)

@@ -9,7 +9,7 @@ import torch
 from conftest import FIRST
 from conftest import with_networks as give_networks
 
-from hydroda import choice, designs, domain, gains, groups, learning, netcdf, steps, training
+from hydroda import choice, designs, domain, fitting, gains, groups, learning, netcdf, steps, training
 from hydroda.cycle import Batch, Levels, rollout
 from hydroda.designs import DESIGNS, GAIN, LEVELS
 from hydroda.filters import adaptive, coloured, ensemble, guided, levels, linear, lstm, sigma
@@ -319,13 +319,20 @@ def test_a_calibrated_gauge_is_given_networks_of_the_design_that_was_asked_for(s
     for key, value in (("WINDOW", 48), ("LENGTH", 72), ("CHUNK", 200), ("WARM", 24)):  # as in a hurry
         monkeypatch.setattr(gains, key, value)
     months = (np.datetime64(day, "ns") for day in ("2003-01-21", "2003-04-15", "2003-06-30"))
+    asked = []
+    monkeypatch.setattr(choice, "best", lambda errors: asked.append(set(errors)) or (choice.FILTER,) * LEADS.size)
     (done,) = steps.train(settings, ["ach"], *months, effort=learning.Effort(1, 1, 2), design=LEVELS)
     assert not done.failed, done.summary
+    assert all(choice.BOTH in each and choice.NETWORKS not in each for each in asked)  # two months prove little
     weights, about = training.load(steps.store_of(settings).weights_path("ach"))
     report = steps.store_of(settings).read_parameters("ach")["taught"]["report"]
     assert about["design"] == report["design"] == LEVELS and set(report["validation_ratios"]) >= {"networks", "filter"}
     n = len(build_model("hbv.hourly", True).states)
     assert weights["last.bias"].shape == (1, n + 1 + 6, 1)
+    monkeypatch.setattr(fitting, "PROVEN", 24.0)
+    months = (np.datetime64(day, "ns") for day in ("2003-01-21", "2003-04-15", "2003-06-30"))
+    steps.train(settings, ["ach"], *months, effort=learning.Effort(1, 1, 2), design=LEVELS)
+    assert choice.NETWORKS in asked[-1]
 
 
 def test_gauges_taught_together_have_the_same_networks_each_with_its_own_scales(settings, monkeypatch):
