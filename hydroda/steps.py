@@ -249,6 +249,9 @@ def _pupil(
         if given is None and kept is None:
             raise ValueError(f"{station}: was calibrated without hours for validation; say when they start")
         times.append(parse_utc(str(kept)) if given is None else given)
+    if not times[0] < times[1] < times[2]:
+        told = ", ".join(map(iso, times))
+        raise ValueError(f"{station}: training starts, then validation, then both end; the times are {told}")
     return learning.Pupil(settings.catchment(station), found, *times)
 
 

@@ -363,6 +363,9 @@ def test_gauges_taught_together_have_the_same_networks_each_with_its_own_scales(
 def test_training_begins_when_calibration_did_unless_it_is_told_otherwise(settings):
     (done,) = steps.train(settings, ["ach"], effort=learning.Effort(1, 1, 2))
     assert done.failed and "ach: was calibrated without hours for validation" in done.summary
+    late, early = np.datetime64("2003-06-01", "ns"), np.datetime64("2003-05-01", "ns")
+    (done,) = steps.train(settings, ["ach"], late, early, effort=learning.Effort(1, 1, 2))
+    assert done.failed and "ach: training starts, then validation, then both end" in done.summary
 
 
 def test_squares_of_a_place_are_held_against_what_is_reached_there():
