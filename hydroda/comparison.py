@@ -125,10 +125,7 @@ def table(results: Sequence[Compared], station: str) -> str:
         "|---" * (len(LEADS) + 3) + "|",
     ]
     for label, (nse, rest) in rows.items():
-        cells = (
-            "–" if value is None else f"**{value:.3f}**" if value == top else f"{value:.3f}"
-            for value, top in zip(nse, best, strict=True)
-        )
+        cells = (verification.cell(value, value == top) for value, top in zip(nse, best, strict=True))
         lines.append(f"| {label} | {' | '.join(cells)} {rest}")
     lines += [f"\n{result.name}: not compared, {result.problem}" for result in results if result.scores is None]
     return "\n".join(lines)

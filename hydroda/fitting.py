@@ -107,7 +107,7 @@ def fit(
         past = tuning.past(record.forcing, record.observed, fitted.states, scored)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
-    baseline = square_errors(baselines, record, open_loop, catchment.area_km2)
+    baseline = _square_errors(baselines, record, open_loop, catchment.area_km2)
     batch, memory = tuned(
         settings,
         record.model,
@@ -273,7 +273,7 @@ def _baselines(catchment: Catchment, time: np.ndarray, observed: np.ndarray, ope
     return correction.fit(catchment.id, time, *flows)
 
 
-def square_errors(fitted: Correction, record: Record, open_loop: np.ndarray, area: float) -> np.ndarray:
+def _square_errors(fitted: Correction, record: Record, open_loop: np.ndarray, area: float) -> np.ndarray:
     """Mean squared error (24,) [mm²/h²] of the open loop with decaying error, which a filter has to beat."""
     issue = np.flatnonzero(record.scored)[: -LEADS.size]
     forecast = corrected("decaying_error", fitted, record, open_loop, area, issue)

@@ -104,13 +104,13 @@ def learn(
     period is too short or the model of one is not that of the first.
     """
     kind = designs.design(design)
-    every = [_prepared(settings, store, pupil, several=len(pupils) + len(others) > 1) for pupil in (*pupils, *others)]
     for pupil in (*pupils, *others):
         if (pupil.found.model, pupil.found.temperature) != (pupils[0].found.model, pupils[0].found.temperature):
             raise ValueError(
                 f"{pupil.catchment.id} has not the model of {pupils[0].catchment.id} (with snow or without), and no "
                 "networks can be of both; train it apart"
             )
+    every = [_prepared(settings, store, pupil, several=len(pupils) + len(others) > 1) for pupil in (*pupils, *others)]
     taught = every[: len(pupils)]
     nets, seed = effort.networks, settings.filter.seed
     task = _task(settings, taught, kind, effort)

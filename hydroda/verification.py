@@ -5,6 +5,7 @@ write them; `observed` is discharge (time, station) that passed quality control.
 the verifying observation, all its quantiles and every baseline are there: methods never compete on different hours.
 """
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -282,6 +283,13 @@ def _attributes(told: Mapping[str, str], first: np.datetime64, last: np.datetime
         "hydroda_last_issue": iso(last),
         "hydroda_issue_times": count,
     }
+
+
+def cell(value: float | None, best: bool) -> str:
+    """A score in a Markdown table, the best bold; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"**{value:.3f}**" if best else f"{value:.3f}"
 
 
 def summary_json(scores: xr.Dataset) -> dict[str, Any]:

@@ -57,27 +57,29 @@ def scales(states: Tensor, runoff: Tensor, stores: Tensor) -> dict[str, Tensor]:
     """
     content = torch.where(stores, states.mean(0), 1.0)
     logs = (states.clamp(min=0.0) + EMPTY * content).log()
-    a = states - states.mean(0)
-    remembered = (a[DAY:] * a[:-DAY]).sum(0) / a.square().sum(0).clamp(min=1e-12)
     return {
         "log_mean": torch.where(stores, logs.mean(0), 0.0)[None],
         "log_deviation": torch.where(stores, logs.std(0).clamp(min=0.05), 1.0 / 3.0)[None],
         "content": content[None],
-        "reach": torch.where(stores, (1.3 - remembered).clamp(0.3, 1.0), RAIN_STEP)[None],
+        "reach": torch.where(stores, (1.3 - remembered(states)).clamp(0.3, 1.0), RAIN_STEP)[None],
         "ceiling": torch.where(stores, OVERFLOW * states.amax(0).clamp(min=1e-3), RAIN_LIMIT)[None],
         "flow": torch.nanmean(runoff).reshape(1, 1),
     }
+
+
+def remembered(series: Tensor) -> Tensor:
+    """The autocorrelation (…,) of series (T, …) after a day."""
+    a = series - series.mean(0)
+    return (a[DAY:] * a[:-DAY]).sum(0) / a.square().sum(0).clamp(min=1e-12)
 
 
 def attributes(area_km2: float, rain: Tensor, runoff: Tensor) -> Tensor:
     """What tells a catchment from others (1, 4), numbers about one: its size, its mean rain (T,) and what share of it
     becomes runoff (T,) [mm/h] with NaN, and how much of that is remembered after a day."""
     flow = torch.where(torch.isfinite(runoff), runoff, torch.nanmean(runoff))
-    a = flow - flow.mean()
-    remembered = (a[DAY:] * a[:-DAY]).sum() / a.square().sum().clamp(min=1e-12)
     size, wet = math.log10(area_km2) - 2.0, torch.log(rain.mean().clamp(min=1e-3) / 0.1)
     share = (flow.mean() / rain.mean().clamp(min=1e-3)).clamp(max=2.0)
-    return torch.stack((torch.as_tensor(size, dtype=wet.dtype), wet, share, remembered))[None]
+    return torch.stack((torch.as_tensor(size, dtype=wet.dtype), wet, share, remembered(flow)))[None]
 
 
 def initial(

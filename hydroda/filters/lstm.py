@@ -1,8 +1,8 @@
 """A gain learned inside a rainfall-runoff model: a recurrent network reads stores and innovation and says how much of
 the innovation goes where (the idea of Sun et al. 2026, EGU26-8698).
 
-The state is that of the model, of one gauge, and an output error in a few components (`guided`). Beside a classical
-filter the mean of both is better than either: the one errs by the laws it assumes, the other by the years it has seen.
+The state is that of the model, of one gauge, and an output error in a few components (`guided`). It stands beside a
+classical filter: the one errs by the laws it assumes, the other by the years it has seen.
 """
 
 from collections.abc import Iterable, Mapping

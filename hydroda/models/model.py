@@ -89,7 +89,7 @@ class Model:
 
     def step(self, x: Tensor, u: Tensor, p: Tensor) -> Tensor:
         """The state at the end of the step."""
-        return self.balance(x, u, p)[0]
+        return self.bound(p)[0](x, u)
 
     def balance(self, x: Tensor, u: Tensor, p: Tensor) -> tuple[Tensor, Fluxes]:
         """The state at the end of the step, and the water of the step."""
@@ -98,7 +98,7 @@ class Model:
 
     def discharge(self, x: Tensor, p: Tensor) -> Tensor:
         """Runoff [mm/h] of a state, (catchment, point, 1)."""
-        return self.runoff(x.unbind(-1), p.unbind(-1)).unsqueeze(-1)
+        return self.bound(p)[1](x)
 
     def bound(self, p: Tensor) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]:
         """`step` and `discharge` with their parameters: taken apart once, and not in every step."""

@@ -18,7 +18,7 @@ from hydroda.correction import BASELINES
 from hydroda.drawing import BLUE, GREY, INK, STYLE, VERMILLION
 from hydroda.reproduction.sun2026_scores import BLOCK, DRAWS, ENKF, ISSUED, LEADS, UKF_1H, Result
 from hydroda.units import HOUR
-from hydroda.verification import LABELS
+from hydroda.verification import LABELS, cell
 
 PAGE, FIGURE, NUMBERS = "sun2026.md", "sun2026.png", "sun2026.json"
 FORCINGS = {"observed": "rain as observed", "archived": "degraded rain", "none": "no rain"}
@@ -81,7 +81,7 @@ def nse_table(result: Result) -> str:
     ]
     top = np.nanmax(list(result.nse.values()), 0)
     for name, values in result.nse.items():
-        cells = (_marked(value, value == best) for value, best in zip(values, top, strict=True))
+        cells = (cell(value, value == best) for value, best in zip(values, top, strict=True))
         lines.append(f"| {named(name)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -174,10 +174,6 @@ def _head(first: str, leads: Sequence[int]) -> list[str]:
 
 def _row(result: Result) -> str:
     return f"{result.catchment}, {FORCINGS[result.forcing]}"
-
-
-def _marked(value: float, best: bool) -> str:
-    return "–" if math.isnan(value) else f"**{value:.3f}**" if best else f"{value:.3f}"
 
 
 def _told(met: bool, worst: str, lead: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from hydroda import calibrated, comparison, files, learning, retuning, steps
+from hydroda import calibrated, comparison, files, learning, retuning, steps, tuning
 from hydroda.calibrated import Calibrated
 from hydroda.choice import FILTER, NETWORKS
 from hydroda.domain import store_of
@@ -37,7 +37,7 @@ class Row:
 
 
 def rows(settings: Settings, name: str, river: River, study: Study) -> tuple[Row, ...]:
-    """Those of a river whose deployment is trained, one for each of its networks among them."""
+    """Those of a river whose deployment is trained."""
     own, path = settings.filter, store_of(settings).weights_path(name)
     enkf = own.model_copy(update={"name": "ensemble.enkf", "options": {"members": MEMBERS}})
     lesson = replace(study.training, leads=FIRST_HOURS)
@@ -84,7 +84,7 @@ def _retuned(
     kept: Calibrated | None,
     progress: Progress,
     *,
-    leads: tuple[int, ...] = tuple(LEADS.tolist()),
+    leads: tuple[int, ...] = tuning.EVERY_LEAD,
     thinned: int = 1,
 ) -> Calibrated:
     """With error levels of its own, searched on the hours those of the river's filter were searched on."""
