@@ -1,7 +1,8 @@
-"""Which forecast is issued at each lead: the filter's, that of networks beside it, the mean of both, or the open loop
-with a corrected error, whichever was best in the past.
+"""Which forecast is issued at each lead: the filter's, that of networks beside it, the open loop with a corrected error,
+or a mean of some, whichever was best in the past.
 
-A filter that is best at twelve hours may be beaten at one by the last error, carried on; that is published then.
+A filter that is best at twelve hours may be beaten at one by the last error, carried on; that is published then. Those
+that err in other ways are better together: means are plain, since weights fitted to a year or two fit these only.
 Arrays of discharge [m³/s] are (F, 24, S): issue times, leads, stations.
 """
 
@@ -15,8 +16,14 @@ from hydroda.schema import LEADS
 
 FILTER, NETWORKS, BOTH = "filter", "networks", "filter_and_networks"
 CORRECTIONS = ("open_loop", "decaying_error", "ar1_error", "ar1_log_error")
+WITH_ERROR, ALL = "filter_and_decaying_error", "filter_networks_and_decaying_error"
+MEANS = {
+    BOTH: (FILTER, NETWORKS),
+    WITH_ERROR: (FILTER, "decaying_error"),
+    ALL: (FILTER, NETWORKS, "decaying_error"),
+}
 HARDLY = 1.02  # times the squared error of another that does not count
-METHODS = (FILTER, NETWORKS, BOTH, *CORRECTIONS)
+METHODS = (FILTER, NETWORKS, BOTH, *CORRECTIONS, WITH_ERROR, ALL)
 
 
 def candidates(
@@ -40,25 +47,27 @@ def candidates(
     left = correction.left(age_hours[:, None] + LEADS[:, None], residual_hours)
     found = {FILTER: np.maximum(of_filter + np.where(np.isfinite(residual), residual, 0.0)[:, None] * left, 0.0)}
     if of_networks is not None:
-        found |= {NETWORKS: of_networks, BOTH: 0.5 * (found[FILTER] + of_networks)}
+        found[NETWORKS] = of_networks
     issue = np.zeros(len(of_filter), "datetime64[ns]")  # no correction depends on the season
     at_issue = observed_at_issue, open_loop_at_issue, age_hours
-    return found | {
-        name: correction.apply(name, corrections, issue, LEADS, open_loop, *at_issue) for name in CORRECTIONS
-    }
+    for name in CORRECTIONS:
+        found[name] = correction.apply(name, corrections, issue, LEADS, open_loop, *at_issue)
+    means = {name: parts for name, parts in MEANS.items() if all(part in found for part in parts)}
+    return found | {name: sum(found[part] for part in parts) / len(parts) for name, parts in means.items()}
 
 
 def best(errors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     """The method (24,) for each lead from mean squared errors (part, 24) of all in several parts of the past.
 
     It is the filter's, unless another has less error in every part; of several such the one with the least on average.
-    The mean of filter and networks is preferred to what is hardly better, since it is less often far off.
+    A mean of several is preferred to what is hardly better, the more the rather, since it is less often far off.
     """
     chosen = []
     for lead in range(LEADS.size):
         mean = {name: float(e[:, lead].mean()) for name, e in errors.items() if (e < errors[FILTER])[:, lead].all()}
         least = min(mean, key=mean.__getitem__, default=FILTER)
-        chosen.append(BOTH if BOTH in mean and mean[BOTH] <= HARDLY * mean[least] else least)
+        alike = [name for name in mean if name in MEANS and mean[name] <= HARDLY * mean[least]]
+        chosen.append(max(alike, key=lambda name: len(MEANS[name]), default=least))
     return tuple(chosen)
 
 

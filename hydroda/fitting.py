@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hydroda import choice, correction, intervals, known, quality, tuning, window
+from hydroda import choice, correction, intervals, known, quality, reforecasts, tuning, window
 from hydroda.calibrated import GAUGE, Calibrated
 from hydroda.calibration import ModelFit, fit_model, runoff
 from hydroda.correction import Correction
@@ -27,6 +27,7 @@ ENOUGH = 0.5  # share of the hours a variable must have to be built upon
 HOURS_PER_YEAR = 8766.0
 FIRST = np.datetime64("1800-01-01", "ns")
 SHOWN = (1, 3, 6, 12, 24)
+TOLD = 1440.0  # hours with weather forecasts that are enough to decide what is issued with such
 PROVEN = 2 * HOURS_PER_YEAR  # of validation before networks are issued without the filter; one year may mislead
 
 
@@ -52,6 +53,7 @@ class Record(NamedTuple):
     temperature: bool
     limits: Limits
     climate: Climate
+    archived: tuning.Weather | None
 
 
 class Judged(NamedTuple):
@@ -116,7 +118,7 @@ def fit(
         effort.filter,
         lambda fraction, text: progress(0.5 + 0.45 * fraction, text),
     )
-    found = judged(batch, past, baselines, catchment.area_km2, memory)
+    found = judged(batch, past, baselines, catchment.area_km2, memory, archived=record.archived)
     progress(1.0, "done")
     names, own = [p.name for p in record.model.parameters], batch.parameters[0, 0].tolist()
     return Calibrated(
@@ -154,7 +156,9 @@ def record_of(
     model = build_model(settings.model.name, temperature)
     rows = window.rows(view, 0, stretch.size - 1, model.forcings)
     scored = stretch >= start
-    return Record(stretch, scored, rows.forcing[:, 0], rows.observation[:, 0], model, temperature, limits, climate)
+    archived = reforecasts.weather(settings, store, view, model.forcings)
+    own = rows.forcing[:, 0], rows.observation[:, 0], model, temperature, limits, climate
+    return Record(stretch, scored, *own, archived)
 
 
 def tuned(
@@ -194,21 +198,28 @@ def judged(
     area: float,
     residual_hours: float,
     deciding: np.ndarray | None = None,
+    archived: tuning.Weather | None = None,
 ) -> Judged:
     """What a catchment, with a row of the batch for every stretch of its past, forecasts best with.
 
     Forecasts issued in the `deciding` hours (T,), or all, choose the method; one other than the filter must be better
-    in both halves of them. Networks are not chosen without the filter by less than two years. Widths are of all.
+    in both halves of them. Networks are not chosen without the filter by less than two years. Widths are of all. Of
+    `archived` weather there must be two months to decide by, else what is found for the observed holds.
     """
     dry = past.forcing.clone()
     dry[:, batch.model.forcings.index("precipitation")] = 0.0
+    kinds = {"observed": lambda at: past.forcing[at], "none": lambda at: dry[at]}
+    if archived is not None:
+        kinds["archived"] = archived
     moments, _ = tuning.analyses(batch, past, tuning.EVERY)
     names, spread, errors = {}, {}, {}
     between: tuple[float, ...] = ()
-    for weather, forcing in (("observed", past.forcing), ("none", dry)):
-        found = tuning.forecasts(batch, past, moments, forcing)
+    for weather, forcing in kinds.items():
+        found = tuning.told(tuning.forecasts(batch, past, moments, forcing))
         every = candidates(found, fitted, area, residual_hours)
         asked = np.ones(found.issue.size, bool) if deciding is None else deciding[found.issue]
+        if weather == "archived" and asked.sum() * tuning.EVERY < TOLD:
+            continue
         later = found.issue > np.median(found.issue[asked])
         square = {name: (values - found.observed) ** 2 for name, values in every.items()}
         halves = {

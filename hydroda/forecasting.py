@@ -90,12 +90,13 @@ def newest(group: Group, trail: Trail) -> Newest:
 
 class Prospect(NamedTuple):
     """What was rolled out for a group at one issue time, (24, c) [m³/s]: forecasts of all methods, the open loop, the
-    filter's standard deviation; where the rain is a guess, what each hour is worth, members (24, N, c), networks
-    (24, s, c); and what was observed last."""
+    filter's standard deviation; whether the weather was forecast, where its rain is a guess, what each hour is worth,
+    members (24, N, c), networks (24, s, c); and what was observed last."""
 
     candidates: dict[str, np.ndarray]
     open_loop: np.ndarray
     deviation: np.ndarray
+    foreseen: bool
     guessed: np.ndarray
     status: np.ndarray
     members: np.ndarray | None
@@ -164,6 +165,7 @@ def _prospects(group: Group, trails: Sequence[Trail], leads: Sequence[Lead]) -> 
             {name: values[i] for name, values in every.items()},
             open_loop[i],
             deviation[i],
+            leads[i].reference_time is not None,
             guessed[i],
             status[i],
             None if members is None else members[i],
@@ -195,7 +197,8 @@ def _issued(group: Group, trail: Trail, prospect: Prospect, ledger: Ledger) -> t
 
 
 def _either(prospect: Prospect, tables: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """What was found for all leads (…, 24, c), for no rain where the rain is a guess; for observed rain where there is
-    nothing else."""
-    dry, wet = (np.stack([np.array(t.get(kind, t["observed"])) for t in tables], -1) for kind in ("none", "observed"))
+    """What was found for all leads (…, 24, c), for no rain where the rain is a guess, for forecast rain where it is
+    that; for observed rain where there is nothing else."""
+    kinds = "none", "archived" if prospect.foreseen else "observed"
+    dry, wet = (np.stack([np.array(t.get(kind, t["observed"])) for t in tables], -1) for kind in kinds)
     return np.where(prospect.guessed, dry, wet)

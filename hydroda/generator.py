@@ -145,12 +145,14 @@ def _number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.3f}".rstrip("0").rstrip(".")
 
 
-def forecasts(truths: Sequence[Sky], first: np.datetime64 = FORECASTS_FROM) -> dict[str, np.ndarray]:
+def forecasts(
+    truths: Sequence[Sky], first: np.datetime64 = FORECASTS_FROM, error: float = 1.0
+) -> dict[str, np.ndarray]:
     """Archived weather forecasts of stations with the same hours from the run of `first` on, long form: columns (n,).
 
     A run every 6 h, lead 1-36 h, published 3.5 to 4.2 h after its start. Rain: shifted in time, smeared, too much or
     too little by storm, and 5 to 15 % too little on the whole, all of it worse with lead time; the sizes follow the
-    errors of a real ensemble mean over 24 runs (correlation 0.82 at 1-6 h, 0.71 at 13-24 h).
+    errors of a real ensemble mean over 24 runs (correlation 0.82 at 1-6 h, 0.71 at 13-24 h). `error` times as large.
     """
     time = truths[0].time
     starts = np.arange(first, time[-1], RUN_HOURS * HOUR)
@@ -164,16 +166,17 @@ def forecasts(truths: Sequence[Sky], first: np.datetime64 = FORECASTS_FROM) -> d
         for truth in truths:
             address = (SEED, truth.station, run)
             drift = normal(3, *address, "drift")
-            shift = (1.0 + lead / 24) * drift[0]
+            shift = error * (1.0 + lead / 24) * drift[0]
             position = np.clip(ahead + shift, 0, time.size - 1)
-            width = 0.6 + 1.2 * lead / 24
+            width = error * (0.6 + 1.2 * lead / 24)
             rain = _smeared(truth.precipitation, position, width)
             noise = 0.25 * drift[1] + lfilter([0.5], [1, -0.85], normal(LEADS, *address, "hours")) * 0.35
+            noise *= error
             growth = np.minimum((lead + 4) / 14, 1.6)
             rain = rain * np.exp(noise * np.sqrt(growth) - 0.085 * growth) * np.maximum(0.93 - 0.008 * lead, 0.82)
             rain = np.where(rain < 0.05, 0.0, rain)
-            error = 0.4 * drift[2] + lfilter([0.3], [1, -0.9], normal(LEADS, *address, "warmth")) * np.sqrt(lead / 12)
-            temperature = truth.temperature[np.minimum(ahead, time.size - 1)] + error - 0.2
+            warmth = 0.4 * drift[2] + lfilter([0.3], [1, -0.9], normal(LEADS, *address, "warmth")) * np.sqrt(lead / 12)
+            temperature = truth.temperature[np.minimum(ahead, time.size - 1)] + error * warmth - 0.2
             parts.append((truth.station, start, start + lead * HOUR, start + delay[run], rain, temperature, inside))
     keep = np.concatenate([part[-1] for part in parts])
     repeat = {"station": 0, "reference_time": 1, "known": 3}

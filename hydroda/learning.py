@@ -208,7 +208,7 @@ def _judged(one: _Prepared, design: str, weights: Mapping[str, Tensor], skipped:
     whole = tuning.past(record.forcing, record.observed, one.states, record.scored)
     rows = _rows(designs.beside(one.batch, design, [weights]), whole)
     area = one.pupil.catchment.area_km2
-    judged = fitting.judged(rows, whole, found.correction, area, found.residual_hours, one.unseen)
+    judged = fitting.judged(rows, whole, found.correction, area, found.residual_hours, one.unseen, record.archived)
     return Lesson(design, weights, judged, one.bar[0], skipped)
 
 
@@ -227,7 +227,7 @@ def _stretch(
     known = tuning.past(record.forcing, record.observed, states, part)
     rows = _rows(batch, known)
     moments, _ = tuning.analyses(rows, known, 1)
-    found = tuning.forecasts(rows, known, moments[:: tuning.EVERY], known.forcing)
+    found = tuning.forecasts(rows, known, moments[:: tuning.EVERY], lambda at: known.forcing[at])
     every = fitting.candidates(found, calibrated.correction, area, calibrated.residual_hours)
     errors = {
         name: np.stack([np.nanmean((of(values) - of(found.observed)) ** 2, 1) for of in (np.abs, np.sqrt)])

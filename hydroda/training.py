@@ -24,7 +24,7 @@ from hydroda.filters.recipe import Filter
 from hydroda.losses import Objective, Series, begin
 from hydroda.progress import Progress, silent
 
-WEIGHTS, CHECKPOINT = "hydroda weights 1", "hydroda training 1"  # formats
+WEIGHTS, CHECKPOINT = "hydroda weights 1", "hydroda training 2"  # formats
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam (Kingma & Ba 2015)
 Build = Callable[[Mapping[str, Tensor], Series], Filter]  # the filter of weights, for catchments of these parameters
 
@@ -58,7 +58,8 @@ class Plan:
     `iterations` each take `batch` series of every network; from iteration `lengths[i][0]` on `lengths[i][1]` hours of
     each, in windows of `window` hours with a step of Adam after each, at a rate that falls geometrically. Gradients of
     norm above `clip` are shortened, those that are not finite skipped. Every `every` iterations the networks are run on
-    the validation series; training ends when none improved `patience` times.
+    the validation series; training ends when none improved `patience` times. Networks are judged, and kept, by the mean
+    of their weights over some `memory` iterations, which hops about less than they do (Polyak & Juditsky 1992).
     """
 
     iterations: int
@@ -70,6 +71,7 @@ class Plan:
     clip: float = 1.0
     every: int = 10
     patience: int = 10_000
+    memory: int = 1
     seed: int = 0
 
     def length(self, iteration: int) -> int:
@@ -79,10 +81,12 @@ class Plan:
 
 @dataclass
 class State:
-    """Where training is: weights in a row for each network (net, p), the moments of Adam, the best weights so far, and
-    by network updates made, updates skipped, best score and validations since; history of (iteration, loss, score)."""
+    """Where training is: weights in a row for each network (net, p), their mean of late, the moments of Adam, the best
+    means so far, and by network updates made, updates skipped, best score and validations since; history of (iteration,
+    loss, score)."""
 
     weights: Tensor
+    mean: Tensor
     first: Tensor
     second: Tensor
     best: Tensor
@@ -157,6 +161,8 @@ def _adam(state: State, gradient: Tensor, rate: float, plan: Plan) -> None:
     take = fine.unsqueeze(1)
     state.first, state.second = torch.where(take, first, state.first), torch.where(take, second, state.second)
     state.weights = torch.where(take, state.weights - step, state.weights)
+    share = 1.0 / state.updates.clamp(1, plan.memory).to(first).unsqueeze(1)
+    state.mean = torch.lerp(state.mean, state.weights, share)
 
 
 def _batch(rows: Tensor, plan: Plan, iteration: int) -> Tensor:
@@ -169,14 +175,14 @@ def _batch(rows: Tensor, plan: Plan, iteration: int) -> Tensor:
 
 
 def _validated(state: State, task: Task, unpacked: Callable[[Tensor], dict[str, Tensor]]) -> Tensor:
-    """The score (net,) of the weights as they are, which become the best where it is."""
+    """The score (net,) of the mean weights, which become the best where it is."""
     with torch.no_grad():
         series = task.held.rows(task.held_rows.flatten())
-        made = task.build(unpacked(state.weights), series)
+        made = task.build(unpacked(state.mean), series)
         loss, _ = task.score(made, begin(made, series), series)
     score = loss.reshape(state.weights.shape[0], -1).mean(1)
     better = score < state.score
-    state.best = torch.where(better.unsqueeze(1), state.weights, state.best)
+    state.best = torch.where(better.unsqueeze(1), state.mean, state.best)
     state.score = torch.where(better, score, state.score)
     state.waited = torch.where(better, 0, state.waited + 1)
     return score
@@ -185,7 +191,7 @@ def _validated(state: State, task: Task, unpacked: Callable[[Tensor], dict[str, 
 def _fresh(packed: Tensor) -> State:
     zero, count = torch.zeros_like(packed), torch.zeros(packed.shape[0], dtype=torch.long)
     infinite = torch.full(count.shape, torch.inf, dtype=torch.float64)
-    return State(packed, zero, zero, packed, count, count.clone(), infinite, count.clone())
+    return State(packed, packed, zero, zero, packed, count, count.clone(), infinite, count.clone())
 
 
 def _label(start: Mapping[str, Tensor], task: Task, plan: Plan) -> dict[str, Any]:

@@ -8,7 +8,7 @@ of forecasts per candidate, a few seconds per generation.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ ROWS = 8192  # forecasts made side by side
 EVERY = 3  # hours between the forecasts that are scored
 EVERY_LEAD = tuple(LEADS.tolist())
 MEMORIES = np.concatenate(([0.0], np.geomspace(0.5, 500.0, 61)))  # hours, of the residual of an analysis
+Weather = Callable[[Tensor], Tensor]  # positions (24, f) of the lead hours of forecasts → their forcing (24, f, m)
 TYPICAL = 0.1  # share of its mean content a store is in error when it is empty
 
 
@@ -268,11 +269,11 @@ class Forecasts(NamedTuple):
     analysis: np.ndarray
 
 
-def forecasts(batch: Batch, known: Past, moments: Sequence[Moment], forcing: Tensor) -> Forecasts:
-    """Those of a batch of one candidate from `moments` of `analyses`, with `forcing` (T, m) in the lead hours."""
+def forecasts(batch: Batch, known: Past, moments: Sequence[Moment], weather: Weather) -> Forecasts:
+    """Those of a batch of one candidate from `moments` of `analyses`, with some weather in the lead hours."""
     parts, of_networks = [], []
     for wider, moment, hours, at in issues(batch, known, moments):
-        ahead = rollout(wider, moment.belief, moment.open_loop, forcing[at], hours)
+        ahead = rollout(wider, moment.belief, moment.open_loop, weather(at), hours)
         issue = at[0] - 1
         now = (wider.filter.system.see(moment.belief.mean), wider.system.see(moment.open_loop))
         analysis, open_loop = (flow[:, 0, 0] for flow in now)
@@ -292,3 +293,10 @@ def forecasts(batch: Batch, known: Past, moments: Sequence[Moment], forcing: Ten
         )
     of_filter, variance, *rest = (torch.cat(each, -1).numpy() for each in zip(*parts, strict=True))
     return Forecasts(of_filter, variance, torch.cat(of_networks, 1).numpy() if of_networks else None, *rest)
+
+
+def told(found: Forecasts) -> Forecasts:
+    """Those of which the weather of all lead hours is known."""
+    some = np.isfinite(found.open_loop).all(0)
+    kept: list[Any] = [None if part is None else part[..., some] for part in found]
+    return Forecasts(*kept)

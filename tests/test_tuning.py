@@ -74,7 +74,7 @@ def test_the_residual_of_an_analysis_is_worth_what_forecasts_with_it_show():
     rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), past(), levels()[None])
     moments, _ = tuning.analyses(rows, past(), tuning.EVERY)
     found = tuning.squares(rows, past(), moments)
-    each = tuning.forecasts(rows, past(), moments, past().forcing)
+    each = tuning.forecasts(rows, past(), moments, lambda at: past().forcing[at])
     residual = past().observed.numpy()[each.issue] - each.analysis
     for memory in (0.0, 3.0, 50.0):
         left = np.exp(-LEADS / memory) if memory else np.zeros(LEADS.size)
@@ -138,7 +138,7 @@ def test_a_search_is_for_the_leads_asked_for(monkeypatch):
 def test_a_gain_of_zero_leaves_the_open_loop_with_its_last_error():
     none = np.concatenate((np.full(len(MODEL.states), 1e-12), levels()[len(MODEL.states) :]))
     rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), past(), none[None])
-    each = tuning.forecasts(rows, past(), tuning.analyses(rows, past(), tuning.EVERY)[0], past().forcing)
+    each = tuning.forecasts(rows, past(), tuning.analyses(rows, past(), tuning.EVERY)[0], lambda at: past().forcing[at])
     flow = MODEL.discharge(past().states.unsqueeze(1), MODEL.defaults)[:, 0, 0].numpy()
     np.testing.assert_allclose(each.open_loop_at_issue, flow[each.issue])
     np.testing.assert_allclose(each.analysis, each.open_loop_at_issue, rtol=1e-6)

@@ -8,12 +8,13 @@ not made again.
 Not stated there, and chosen here: catchments, periods, and how rain is degraded (`hydroda.generator`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy.optimize import brentq
 
 from hydroda import calibrated, domain, generator, records, scoring, steps, window
 from hydroda import settings as configuration
@@ -29,6 +30,8 @@ from hydroda.verification import Sample
 
 ROWS = "rows"  # the folder of the variants, below that of the deployment
 SPANS = ((1, 6), (7, 12), (13, 24))  # leads [h] of a weather run at which degraded rain is described
+LIKE = {(1, 12): 0.82, (13, 24): 0.70}  # correlation of forecast with observed rain by leads, of a good weather model
+SIZES = (0.05, 2.0)  # of errors, among which that of a record is looked for
 
 
 def reproduce(data: Path, folder: Path, *, quick: bool = False, progress: Progress) -> tuple[str, list[Path]]:
@@ -43,9 +46,7 @@ def reproduce(data: Path, folder: Path, *, quick: bool = False, progress: Progre
     rain = {}
     for i, name in enumerate(study.rivers):
         told = among(progress, i, len(study.rivers), name)
-        settings = deployed(data, folder / name, name, study, among(told, 0, 3, "deployment"))
-        first, last = RIVERS[name].tested(study.days)
-        rain[name] = degrade(settings, name, first, last)
+        settings, rain[name] = deployed(data, folder / name, name, study, among(told, 0, 3, "deployment"))
         making, testing = among(told, 1, 3, ROWS), among(told, 2, 3, "test")
         results += _results(settings, name, folder / name / ROWS, study, making, testing)
     periods = {name: RIVERS[name].told(study.days) for name in study.rivers}
@@ -101,8 +102,11 @@ def _known(folder: Path) -> bool:
     return path.exists() and bool(configuration.load(path).catchments)
 
 
-def deployed(data: Path, folder: Path, name: str, study: Study, progress: Progress) -> Settings:
-    """The calibrated and trained deployment of a catchment, made as far as it is not there."""
+def deployed(
+    data: Path, folder: Path, name: str, study: Study, progress: Progress
+) -> tuple[Settings, tuple[tuple[float, float], ...]]:
+    """The calibrated and trained deployment of a catchment, made as far as it is not there, and how like the observed
+    rain the degraded is, which is in its store from the first hour of training on."""
     river = RIVERS[name]
     config = folder / "hydroda.toml"
     if not config.exists():
@@ -117,6 +121,7 @@ def deployed(data: Path, folder: Path, name: str, study: Study, progress: Progre
         settings = configuration.load(config)
     store = domain.store_of(settings)
     start, end = time_of(river.taught[0]), time_of(river.validated)
+    likeness = degrade(settings, name, start, river.tested(study.days)[1])
     if store.read_parameters(name) is None:
         told = among(progress, 0, 2, "calibrate")
         _checked(
@@ -129,7 +134,7 @@ def deployed(data: Path, folder: Path, name: str, study: Study, progress: Progre
     if calibrated.restore(content).taught is None:
         told = among(progress, 1, 2, "train")
         _checked(steps.train(settings, [name], start, river.validation, end, progress=told, effort=study.training))
-    return settings
+    return settings, likeness
 
 
 def _checked(found: Sequence[steps.Calibration]) -> None:
@@ -141,7 +146,8 @@ def _checked(found: Sequence[steps.Calibration]) -> None:
 def degrade(
     settings: Settings, name: str, first: np.datetime64, last: np.datetime64
 ) -> tuple[tuple[float, float], ...]:
-    """Puts weather forecasts made from the observed weather into the store, for issue times from `first` to `last`.
+    """Puts weather forecasts made from the observed weather into the store, for issue times from `first` to `last`,
+    with errors of the size that makes them as like the observed as `LIKE` says.
 
     Returns correlation with the observed rain, and amount over it, at `SPANS` of leads. Repeated it changes nothing:
     the same weather gives the same forecasts.
@@ -153,22 +159,37 @@ def degrade(
     longer = hours(stretch[0] - before * HOUR, stretch[-1])
     forcing = window.load(seen, known.places, longer, None).forcing
     truth = generator.Sky(name, stretch, *(forcing[v][before:, 0] for v in ("precipitation", "temperature")))
-    columns = generator.forecasts([truth], stretch[0])
+    columns = generator.forecasts([truth], stretch[0], _size(truth, stretch[0]))
     told = ("precipitation", "temperature") if known.members[0].temperature else ("precipitation",)
     values = {variable: columns[variable] for variable in told}
     made = records.build(columns["station"], columns["time"], columns["known"], values, columns["reference_time"])
     counts = known.store.append(made)
     if counts.problems:
         raise ValueError(f"{name}, degraded weather: {'; '.join(counts.problems)}")
-    return _likeness(columns, truth)
+    return _likeness(columns, truth, SPANS)
 
 
-def _likeness(columns: Mapping[str, Any], truth: generator.Sky) -> tuple[tuple[float, float], ...]:
-    """Correlation and amount of forecast rain (n,) against the observed of the same hours, by `SPANS`."""
+def _size(truth: generator.Sky, first: np.datetime64) -> float:
+    """Times the usual errors that forecasts err by."""
+
+    def excess(size: float) -> float:
+        found = _likeness(generator.forecasts([truth], first, size), truth, LIKE)
+        return float(np.mean([r for r, _ in found])) - float(np.mean(list(LIKE.values())))
+
+    ends = [excess(size) for size in SIZES]
+    if ends[0] * ends[1] >= 0.0:  # rain that comes in single hours, or in weeks
+        return SIZES[int(np.abs(ends).argmin())]
+    return float(brentq(excess, *SIZES, xtol=0.02))
+
+
+def _likeness(
+    columns: Mapping[str, Any], truth: generator.Sky, spans: Iterable[tuple[int, int]]
+) -> tuple[tuple[float, float], ...]:
+    """Correlation and amount of forecast rain (n,) against the observed of the same hours, by spans of leads [h]."""
     observed = truth.precipitation[(columns["time"] - truth.time[0]) // HOUR]
     lead = (columns["time"] - columns["reference_time"]) // HOUR
     found = []
-    for shortest, longest in SPANS:
+    for shortest, longest in spans:
         some = (shortest <= lead) & (lead <= longest)
         pair = columns["precipitation"][some], observed[some]
         found.append((float(np.corrcoef(*pair)[0, 1]), float(pair[0].sum() / pair[1].sum())))
