@@ -1,5 +1,5 @@
-"""Which forecast is issued at each lead: the filter's, that of networks beside it, the open loop with a corrected error,
-or a mean of some, whichever was best in the past.
+"""Which forecast is issued at each lead: the filter's, that of networks beside it, the open loop with a corrected
+error, or a mean of some, whichever was best in the past.
 
 A filter that is best at twelve hours may be beaten at one by the last error, carried on; that is published then. Those
 that err in other ways are better together: means are plain, since weights fitted to a year or two fit these only.

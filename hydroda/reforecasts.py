@@ -17,9 +17,7 @@ from hydroda.store import Store
 from hydroda.window import View
 
 
-def weather(
-    settings: Settings, store: Store, view: View, forcings: Sequence[str]
-) -> Callable[[Tensor], Tensor] | None:
+def weather(settings: Settings, store: Store, view: View, forcings: Sequence[str]) -> Callable[[Tensor], Tensor] | None:
     """From positions (24, f) in a view of one station of the lead hours of forecasts to their forcing (24, f, m), by
     the newest weather runs there were at the cut-off of each; NaN from the first hour on that no run told the rain of.
     None where the store holds no weather forecasts.
