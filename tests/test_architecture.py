@@ -41,6 +41,7 @@ MEETING = {
     "operation",
     "hindcasting",
     "fitting",
+    "reforecasts",
     "drift",
     "learning",
     "retuning",
