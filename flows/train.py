@@ -20,11 +20,9 @@ def calibrate(config: str, station: str, start: str, end: str, validation_start:
 
 
 @task(task_run_name="train networks of {station}", cache_policy=NO_CACHE)
-def train_networks(
-    config: str, station: str, start: str, end: str, validation_start: str, design: str, parameters: bool
-) -> str:
+def train_networks(config: str, station: str, start: str, end: str, design: str, parameters: bool) -> str:
     """The networks of one calibrated catchment and their share in its forecasts, in words."""
-    period = (parse_utc(time) for time in (start, validation_start, end))
+    period = (parse_utc(time) for time in (start, end))
     return _said(steps.train(load(Path(config)), [station], *period, design=design, parameters=parameters))
 
 
@@ -48,15 +46,12 @@ def train(
 ) -> State:
     """Calibrate the named catchments (all, if none is named) on a period; with `networks`, train those too, of a design
     and perhaps with model parameters of their own (`hydroda train --help`)."""
-    if networks and validation_start is None:
-        raise ValueError("networks are judged on hours they were not trained on: say validation_start")
     ids = stations or [catchment.id for catchment in load(Path(config)).catchments]
     failed = []
     for station in ids:
         state = calibrate(config, station, start, end, validation_start, return_state=True)
-        if networks and validation_start is not None and not state.is_failed():
-            how = design, parameters
-            state = train_networks(config, station, start, end, validation_start, *how, return_state=True)
+        if networks and not state.is_failed():
+            state = train_networks(config, station, start, end, design, parameters, return_state=True)
         if state.is_failed():
             failed.append(station)
     if failed:

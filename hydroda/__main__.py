@@ -181,7 +181,6 @@ def calibrate(
 def train(
     *stations: str,
     start: str | None = None,
-    validation_start: str | None = None,
     end: str | None = None,
     design: Literal["gain", "levels"] = "gain",
     parameters: bool = False,
@@ -189,12 +188,13 @@ def train(
     unseen: list[str] | None = None,
     common: Common = COMMON,
 ) -> int:
-    """Train networks that help the filter of calibrated catchments, and let validation say what share they get.
+    """Train networks that help the filter of calibrated catchments, each in all but a part of the record.
 
-    Their weights are kept beside the parameters and are used from then on. Training that is interrupted goes on.
+    That part says what share they get in forecasts. Their weights are kept beside the parameters and are used from then
+    on. Training that is interrupted goes on.
 
     Examples: hydroda train
-    hydroda train dornbirn --start 1997-01-01 --validation-start 2002-01-01 --end 2002-12-31
+    hydroda train dornbirn --start 1997-01-01 --end 2002-12-31
     hydroda train dornbirn wye --together --unseen posina
 
     Parameters
@@ -202,11 +202,9 @@ def train(
     stations
         Ids; without any, all catchments.
     start
-        First hour; without it, that of the calibration of each catchment. So with the other two.
-    validation_start
-        First hour of the part that is not trained on.
+        First hour; without it, that of the calibration of each catchment.
     end
-        Last hour.
+        Last hour; without it, that of the calibration.
     design
         What networks do: give the gain of their own run of the model, or set the error levels of the filter, run again
         with them, hour by hour.
@@ -218,9 +216,9 @@ def train(
         Ids of catchments that get them too and are not trained on, with --together.
     """
     settings, others = common.settings, list(unseen or ())
-    times = [None if time is None else utc(time) for time in (start, validation_start, end)]
-    if sorted(known := [time for time in times if time is not None]) != known or len(set(known)) < len(known):
-        raise UsageError("training starts, then validation, then both end; the times are not in this order")
+    times = [None if time is None else utc(time) for time in (start, end)]
+    if None not in times and not times[0] < times[1]:  # type: ignore[operator]
+        raise UsageError(f"training starts before it ends, not {start} and then {end}")
     if others and not together:
         raise UsageError("--unseen is for networks that are trained --together; the others are of one catchment each")
     from hydroda import steps

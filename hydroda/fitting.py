@@ -197,14 +197,15 @@ def judged(
     fitted: Correction,
     area: float,
     residual_hours: float,
-    deciding: np.ndarray | None = None,
+    held: np.ndarray | None = None,
     archived: tuning.Weather | None = None,
 ) -> Judged:
     """What a catchment, with a row of the batch for every stretch of its past, forecasts best with.
 
-    Forecasts issued in the `deciding` hours (T,), or all, choose the method; one other than the filter must be better
-    in both halves of them. Networks are not chosen without the filter by less than two years. Widths are of all. Of
-    `archived` weather there must be two months to decide by, else what is found for the observed holds.
+    Forecasts issued in all hours choose the method, or those in the hours (T,) `held` back from a network, by its
+    number, which then speaks for all; -1 is for none. A method other than the filter must be better in both halves of
+    them. Networks are not chosen without the filter by less than two years. Widths are of all. Of `archived` weather
+    there must be two months to decide by, else what is found for the observed holds.
     """
     dry = past.forcing.clone()
     dry[:, batch.model.forcings.index("precipitation")] = 0.0
@@ -216,8 +217,8 @@ def judged(
     between: tuple[float, ...] = ()
     for weather, forcing in kinds.items():
         found = tuning.told(tuning.forecasts(batch, past, moments, forcing))
-        every = candidates(found, fitted, area, residual_hours)
-        asked = np.ones(found.issue.size, bool) if deciding is None else deciding[found.issue]
+        every = candidates(found, fitted, area, residual_hours, held)
+        asked = np.ones(found.issue.size, bool) if held is None else held[found.issue] >= 0
         if weather == "archived" and asked.sum() * tuning.EVERY < TOLD:
             continue
         later = found.issue > np.median(found.issue[asked])
@@ -237,18 +238,20 @@ def judged(
 
 
 def candidates(
-    found: tuning.Forecasts, fitted: Correction, area: float, residual_hours: float
+    found: tuning.Forecasts, fitted: Correction, area: float, residual_hours: float, held: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """All forecasts that could be issued, (24, f) [mm/h] by method."""
+    """All forecasts that could be issued, (24, f) [mm/h] by method; that of networks is their mean, or that of the one
+    that an hour (T,) was `held` back from."""
 
     def discharge(runoff: np.ndarray) -> np.ndarray:
         return m3_per_second(runoff, area).T[..., None]
 
     at_issue = (found.observed_at_issue, found.open_loop_at_issue, found.analysis)
     observed, open_loop, analysis = (m3_per_second(flow[:, None], area) for flow in at_issue)
+    networks = None if found.of_networks is None else _networks(found.of_networks, found.issue, held)
     every = choice.candidates(
         discharge(found.of_filter),
-        None if found.of_networks is None else discharge(found.of_networks),
+        None if networks is None else discharge(networks),
         discharge(found.open_loop),
         np.array([residual_hours]),
         [fitted],
@@ -258,6 +261,15 @@ def candidates(
         np.zeros((found.issue.size, 1)),
     )
     return {name: values[..., 0].T / m3_per_second(1.0, area) for name, values in every.items()}
+
+
+def _networks(each: np.ndarray, issue: np.ndarray, held: np.ndarray | None) -> np.ndarray:
+    """The mean (24, f) of networks (24, s, f), or that to which the hour of issue (f,) was new."""
+    mean = each.mean(1)
+    if held is None:
+        return mean
+    own = np.take_along_axis(each, np.maximum(held[issue], 0)[None, None], 1)[:, 0]
+    return np.where(held[issue] >= 0, own, mean)
 
 
 def _climate(catchment: Catchment, stretch: np.ndarray, values: dict[str, np.ndarray]) -> tuple[Climate, bool]:

@@ -22,6 +22,7 @@ LENGTH = WINDOW + LEADS.size
 WINDOWS = 1500  # for each network to choose from
 DISTURBED = 0.3  # spread of the logarithm of stores a window begins with
 CHUNK, WARM, SCORED = 1500, 500, 3  # the same of a long run for validation; short ones hide a drift of stores
+FOLDS = 3  # parts of a record at least, each of which a network is not trained on, chunk after chunk in turn
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,33 @@ class Reference:
     root: Tensor
 
 
-def windows(past: Past, batch: Batch, first: int, last: int, nets: int, seed: int) -> tuple[Series, Tensor]:
-    """Windows between two hours, and which of them each network has (net, window).
+def chunk(hours: Sequence[int], folds: int) -> int:
+    """Hours of a chunk of records that are so long, the shortest of which has at least one for each of the folds.
+
+    Raises ValueError when two of them have no room for a window.
+    """
+    length = min(CHUNK, min(hours) // folds)
+    if 2 * length < LENGTH:
+        raise ValueError(f"{min(hours)} hours to train on are too few; {folds * LENGTH // 2 + folds} are needed")
+    return length
+
+
+def parts(scored: np.ndarray, length: int, folds: int) -> np.ndarray:
+    """Which fold each hour (T,) of a record is of, chunk after chunk in turn so that all have all seasons; -1 for hours
+    that are not `scored` (T,)."""
+    first, last = np.flatnonzero(scored)[[0, -1]]
+    since = np.arange(len(scored)) - first
+    return np.where((since >= 0) & (since <= last - first), since // length % folds, -1)
+
+
+def windows(past: Past, batch: Batch, part: np.ndarray, nets: int, seed: int) -> tuple[Series, Tensor]:
+    """Windows for each network within the parts of a record (T,) that are not its own, and which (net, window).
 
     Drawn in proportion to the root of their peak, since most weeks teach nothing; the stores they begin with are
     disturbed, so that a network learns to correct them and not only to keep what another filter left.
     """
     rng = np.random.default_rng(seed)
-    starts = np.arange(max(first, 1), last - LENGTH)
-    flow = np.lib.stride_tricks.sliding_window_view(np.nan_to_num(past.observed.numpy()), WINDOW)[starts]
-    weight = np.sqrt(flow.max(1))
-    drawn = rng.choice(starts, (nets * WINDOWS,), p=weight / weight.sum())
+    drawn = np.concatenate([_drawn(past, (part >= 0) & (part != net), rng) for net in range(nets)])
     x = past.states[drawn - 1]
     factor = np.exp(DISTURBED * rng.normal(size=x.shape))
     assert batch.system.stores is not None
@@ -60,14 +77,29 @@ def windows(past: Past, batch: Batch, first: int, last: int, nets: int, seed: in
     return every, torch.arange(nets * WINDOWS).reshape(nets, WINDOWS)
 
 
-def chunks(past: Past, batch: Batch, first: int, last: int) -> Series:
-    """One long run from hour to hour, cut into chunks that are run side by side; before the first hour and after the
-    last nothing is observed."""
-    starts = np.arange(first, last + 1, CHUNK) - WARM
-    made = series(past, batch, past.states[np.maximum(starts - 1, 0)], starts, WARM + CHUNK + LEADS.size)
-    hour = torch.from_numpy(starts) + torch.arange(made.observation.shape[0]).unsqueeze(1)
+def _drawn(past: Past, allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The first hours (window,) of windows of which all hours are allowed (T,)."""
+    inside = np.lib.stride_tricks.sliding_window_view(allowed, LENGTH).all(axis=1)
+    starts = 1 + np.flatnonzero(np.asarray(inside)[1:])
+    flow = np.lib.stride_tricks.sliding_window_view(np.nan_to_num(past.observed.numpy()), WINDOW)[starts]
+    weight = np.sqrt(flow.max(1))
+    return rng.choice(starts, (WINDOWS,), p=weight / weight.sum())
+
+
+def chunks(past: Past, batch: Batch, part: np.ndarray, length: int, nets: int) -> tuple[Series, Tensor]:
+    """A record cut into chunks of this length that are run side by side, and those of each network's part (net, chunk),
+    as many for each; before the first hour that counts and after the last nothing is observed."""
+    counted = np.flatnonzero(part >= 0)
+    first, last = counted[[0, -1]]
+    starts = np.arange(first, last + 1, length)
+    warm = starts - WARM
+    made = series(past, batch, past.states[np.maximum(warm - 1, 0)], warm, WARM + length + LEADS.size)
+    hour = torch.from_numpy(warm) + torch.arange(made.observation.shape[0]).unsqueeze(1)
     inside = (hour >= 0) & (hour <= last)
-    return replace(made, observation=torch.where(inside.unsqueeze(-1), made.observation, torch.nan))
+    own = [np.flatnonzero(part[starts] == net) for net in range(nets)]
+    rows = np.stack([each[: min(map(len, own))] for each in own])
+    seen = torch.where(inside.unsqueeze(-1), made.observation, torch.nan)
+    return replace(made, observation=seen), torch.from_numpy(rows)
 
 
 def series(past: Past, batch: Batch, x: Tensor, starts: np.ndarray, length: int) -> Series:
@@ -143,7 +175,8 @@ def judging(reference: Tensor, nets: int, leads: Sequence[int]) -> Objective:
     """The mean over `leads` [h] of MSE over that of the reference (24, place), from every third hour of long runs."""
 
     def objective(made: Filter, belief: Belief, series: Series) -> tuple[Tensor, Belief]:
-        square, _, belief = errors(made, belief, series, range(WARM, WARM + CHUNK, SCORED), leads)
+        issues = range(WARM, len(series.observation) - LEADS.size, SCORED)
+        square, _, belief = errors(made, belief, series, issues, leads)
         score = _ratio(square, reference, series, leads, nets).mean(0)
         return score.repeat_interleave(belief.mean.shape[0] // nets), belief
 

@@ -28,6 +28,7 @@ from hydroda.training import Plan, Task
 
 DECAY = 1e-2  # of weights, in a step of rate one
 EVERY = 25  # steps between validations
+MEMORY = 40  # steps of which the mean weights are judged and kept
 
 
 @dataclass(frozen=True)
@@ -46,24 +47,29 @@ class Effort:
 @dataclass(frozen=True)
 class Lesson:
     """What was learned: networks of which design, their weights (network, …), how forecasts with and without them did
-    in hours they were not trained on, the mean squared errors (24,) of the best classical forecast there, and how many
-    gradients were skipped."""
+    in hours they were not trained on, SHA-256 of what they were trained on, and how many gradients were skipped."""
 
     design: str
     weights: Mapping[str, Tensor]
     judged: Judged
-    classical: np.ndarray
+    data: str
     skipped: int
 
     @property
     def ratios(self) -> dict[str, float]:
         """Of every method, the mean over leads of its squared error over that of the best classical forecast."""
         every = self.judged.errors | {"issued": self.judged.issued}
-        return {name: round(float((each / self.classical).mean()), 4) for name, each in every.items()}
+        classical = np.min([self.judged.errors[name] for name in (choice.FILTER, *choice.CORRECTIONS)], 0)
+        return {name: round(float((each / classical).mean()), 4) for name, each in every.items()}
 
     def report(self) -> dict[str, Any]:
         """What is kept beside the weights."""
-        return {"design": self.design, "validation_ratios": self.ratios, "gradients_skipped": self.skipped}
+        return {
+            "design": self.design,
+            "validation_ratios": self.ratios,
+            "data_sha256": self.data,
+            "gradients_skipped": self.skipped,
+        }
 
     def summary(self, station: str) -> str:
         """What was found, in words."""
@@ -71,18 +77,17 @@ class Lesson:
         told = ", ".join(f"{name.replace('_', ' ')} {self.ratios[name]:.3f}" for name in shown)
         issued = choice.told(self.judged.choice["observed"])
         return (
-            f"{station}: square error over that of the best classical forecast in validation, mean of all leads: "
-            f"{told}; issued: {issued}"
+            f"{station}: square error over that of the best classical forecast, mean of all leads, in hours not "
+            f"trained on: {told}; issued: {issued}"
         )
 
 
 class Pupil(NamedTuple):
-    """A calibrated catchment, the first hour it is taught, the first it is judged on, and the last."""
+    """A calibrated catchment, the first hour it is taught and judged on, and the last."""
 
     catchment: Catchment
     found: Calibrated
     start: np.datetime64
-    validation: np.datetime64
     end: np.datetime64
 
 
@@ -97,11 +102,14 @@ def learn(
     progress: Progress,
 ) -> list[Lesson]:
     """Networks of a design (see `designs`), the same for all pupils, trained on them and judged for each, and for
-    `others` they are not trained on, in the hours from validation on; in this order.
+    `others` they are not trained on; in this order.
 
-    Where there are several catchments the networks are told static attributes of each. Validation decides at which
-    leads they, their mean with the filter, or something else is issued. Raises ValueError, naming the catchment, when a
-    period is too short or the model of one is not that of the first.
+    Each network is trained on all but a third of the record, another for each, and judged in that (cross-fitting): so
+    all years teach, and all years decide at which leads networks, their mean with the filter, or something else is
+    issued. One year would decide by its weather. Operation takes the mean of networks, which errs less than each: they
+    are judged too hard rather than too kindly. Where there are several catchments the networks are told static
+    attributes of each. Raises ValueError, naming the catchment, when a period is too short or the model of one is not
+    that of the first.
     """
     kind = designs.design(design)
     for pupil in (*pupils, *others):
@@ -113,35 +121,42 @@ def learn(
     every = [_prepared(settings, store, pupil, several=len(pupils) + len(others) > 1) for pupil in (*pupils, *others)]
     taught = every[: len(pupils)]
     nets, seed = effort.networks, settings.filter.seed
-    task = _task(settings, taught, kind, effort)
+    folds = max(gains.FOLDS, nets)
+    try:
+        length = gains.chunk([int(one.record.scored.sum()) for one in taught], folds)
+    except ValueError as error:
+        raise ValueError(f"{', '.join(pupil.catchment.id for pupil in pupils)}: {error}") from error
+    parts = [gains.parts(one.record.scored, length, folds) for one in taught]
+    task = _task(settings, taught, parts, length, kind, effort)
     stores, first = taught[0].batch.system.stores, pupils[0]
     assert stores is not None
     lengths, rates = ((0, gains.LENGTH),), (effort.rate, effort.rate / 20)
-    plan = Plan(effort.steps, effort.windows, gains.LENGTH, lengths, rates, DECAY, every=EVERY, patience=6, seed=seed)
+    plan = Plan(
+        effort.steps, effort.windows, gains.LENGTH, lengths, rates, DECAY, every=EVERY, memory=MEMORY, seed=seed
+    )
     begun = kind.initial(taught[0].scales, stores, range(seed, seed + nets), first.found.residual_hours)
     if effort.parameters:
         begun[guided.PARAMETERS] = torch.zeros(nets, taught[0].batch.parameters.shape[-1], dtype=torch.float64)
     weights, state = training.train(begun, task, plan, checkpoint, lambda f, text: progress(0.9 * f, text))
     skipped = int(state.skipped.sum())
     lessons = []
-    for one in every:
+    for i, one in enumerate(every):
         own = {f"{FIXED}{name}": value.expand(nets, -1) for name, value in one.scales.items()}
-        lessons.append(_judged(one, design, {**weights, **own}, skipped))
+        held = np.where(parts[i] < nets, parts[i], -1) if i < len(taught) else None
+        lessons.append(_judged(one, design, {**weights, **own}, held, task.digest, skipped))
     return lessons
 
 
 class _Prepared(NamedTuple):
-    """A pupil with its record: the open loop (T, n), which hours are for validation, its batch, the analyses to begin
-    windows with, what its classical forecasts reach in both parts, and the scales of its networks."""
+    """A pupil with its record: the open loop (T, n), its batch, the analyses to begin windows with, the least mean
+    squared errors (2, 24) of its classical forecasts, of runoff and of its root, and the scales of its networks."""
 
     pupil: Pupil
     record: Record
     states: Tensor
-    unseen: np.ndarray
     batch: Batch
     past: Past
     goal: np.ndarray
-    bar: np.ndarray
     scales: dict[str, Tensor]
 
 
@@ -150,44 +165,47 @@ def _prepared(settings: Settings, store: Store, pupil: Pupil, *, several: bool) 
     record = fitting.record_of(settings, store, catchment, pupil.start, pupil.end)
     batch = batch_of([found], settings)
     states = open_loop(record.model, batch.parameters[0, 0].numpy(), record.forcing)
-    unseen = record.scored & (record.hours >= pupil.validation)
-    if not unseen.any():
-        raise ValueError(f"{catchment.id}: there is nothing to validate on; end later than validation starts")
-    parts = (record.scored & ~unseen, unseen)
     try:
-        taught, untaught = (_stretch(record, states, batch, found, part, catchment.area_km2) for part in parts)
+        moments, starts, goal = _classical(record, states, batch, found, catchment.area_km2)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
     analysed = states.clone()
-    for part in (taught, untaught):
-        for moment in part.moments:
-            analysed[part.known.starts + moment.hour] = moment.belief.mean[:, 0, : states.shape[1]]
+    for moment in moments:
+        analysed[starts + moment.hour] = moment.belief.mean[:, 0, : states.shape[1]]
     past = Past(torch.from_numpy(record.forcing), torch.from_numpy(record.observed), analysed)
     assert batch.system.stores is not None
-    flow = past.observed[parts[0]]
-    scales = guided.scales(states[parts[0]], flow, batch.system.stores)
+    flow = past.observed[record.scored]
+    scales = guided.scales(states[record.scored], flow, batch.system.stores)
     if several:
-        rain = past.forcing[parts[0]][:, record.model.forcings.index("precipitation")]
+        rain = past.forcing[record.scored][:, record.model.forcings.index("precipitation")]
         scales["attributes"] = guided.attributes(catchment.area_km2, rain, flow)
-    goal, bar = (np.min(list(part.errors.values()), axis=0) for part in (taught, untaught))
-    return _Prepared(pupil, record, states, unseen, batch, past, goal, bar, scales)
+    return _Prepared(pupil, record, states, batch, past, goal, scales)
 
 
-def _task(settings: Settings, taught: Sequence[_Prepared], kind: Design, effort: Effort) -> Task:
-    """What networks learn from the records of all pupils, each catchment as likely as another."""
+def _task(
+    settings: Settings,
+    taught: Sequence[_Prepared],
+    parts: Sequence[np.ndarray],
+    length: int,
+    kind: Design,
+    effort: Effort,
+) -> Task:
+    """What networks learn from the records of all pupils, each catchment as likely as another, and the chunks of this
+    length of those parts (T,) of each that they do not learn from."""
     nets, seed = effort.networks, settings.filter.seed
-    series, rows, held, before = [], [], [], 0
-    for one in taught:
-        hours, last = (np.flatnonzero(part) for part in (one.record.scored & ~one.unseen, one.unseen))
-        windows, own = gains.windows(one.past, one.batch, int(hours[0]), int(hours[-1]), nets, seed)
+    series, rows, held, held_rows = [], [], [], []
+    before, before_held = 0, 0
+    for one, part in zip(taught, parts, strict=True):
+        windows, own = gains.windows(one.past, one.batch, part, nets, seed)
+        chunks, unseen = gains.chunks(one.past, one.batch, part, length, nets)
         series.append(windows)
         rows.append(own + before)
-        before += len(windows.mean)
-        held.append(gains.chunks(one.past, one.batch, int(last[0]), int(last[-1])))
+        held.append(chunks)
+        held_rows.append(unseen + before_held)
+        before, before_held = before + len(windows.mean), before_held + len(chunks.mean)
     goal = Reference(
         *(torch.from_numpy(np.stack(each, -1)) for each in zip(*(one.goal for one in taught), strict=True))
     )
-    bar = torch.from_numpy(np.stack([one.bar[0] for one in taught], -1))
     whole = batch_of([one.pupil.found for one in taught], settings)
     learned = kind.learned(whole.build)
     scales = {f"{FIXED}{name}": torch.cat([one.scales[name] for one in taught]) for name in taught[0].scales}
@@ -197,43 +215,36 @@ def _task(settings: Settings, taught: Sequence[_Prepared], kind: Design, effort:
         own = weights if len(taught) == 1 else {**weights, **{name: value[place] for name, value in scales.items()}}
         return learned(whole.rows(place.numpy()).system, weights=own)
 
-    every = joined(held)
-    all_of_them = torch.arange(len(every.mean)).expand(nets, -1)
-    teaching, judging = gains.teaching(goal, nets, effort.leads), gains.judging(bar, nets, effort.leads)
-    return Task(build, teaching, judging, joined(series), torch.cat(rows, 1), every, all_of_them)
+    teaching, judging = gains.teaching(goal, nets, effort.leads), gains.judging(goal.runoff, nets, effort.leads)
+    return Task(build, teaching, judging, joined(series), torch.cat(rows, 1), joined(held), torch.cat(held_rows, 1))
 
 
-def _judged(one: _Prepared, design: str, weights: Mapping[str, Tensor], skipped: int) -> Lesson:
+def _judged(
+    one: _Prepared, design: str, weights: Mapping[str, Tensor], held: np.ndarray | None, data: str, skipped: int
+) -> Lesson:
     found, record = one.pupil.found, one.record
     whole = tuning.past(record.forcing, record.observed, one.states, record.scored)
     rows = _rows(designs.beside(one.batch, design, [weights]), whole)
     area = one.pupil.catchment.area_km2
-    judged = fitting.judged(rows, whole, found.correction, area, found.residual_hours, one.unseen, record.archived)
-    return Lesson(design, weights, judged, one.bar[0], skipped)
+    judged = fitting.judged(rows, whole, found.correction, area, found.residual_hours, held, record.archived)
+    return Lesson(design, weights, judged, data, skipped)
 
 
-class _Stretch(NamedTuple):
-    """Part of a record as for tuning, the analyses of all its hours, and the mean squared errors (2, 24) of classical
-    forecasts by name, of runoff and of its root."""
-
-    known: tuning.Past
-    moments: list[Moment]
-    errors: dict[str, np.ndarray]
-
-
-def _stretch(
-    record: Record, states: Tensor, batch: Batch, calibrated: Calibrated, part: np.ndarray, area: float
-) -> _Stretch:
-    known = tuning.past(record.forcing, record.observed, states, part)
+def _classical(
+    record: Record, states: Tensor, batch: Batch, calibrated: Calibrated, area: float
+) -> tuple[list[Moment], np.ndarray, np.ndarray]:
+    """The analyses of all hours of the stretches that start at (s,), and the least mean squared errors (2, 24) of all
+    classical forecasts from every third of them, of runoff and of its root. Raises ValueError when it is too short."""
+    known = tuning.past(record.forcing, record.observed, states, record.scored)
     rows = _rows(batch, known)
     moments, _ = tuning.analyses(rows, known, 1)
     found = tuning.forecasts(rows, known, moments[:: tuning.EVERY], lambda at: known.forcing[at])
     every = fitting.candidates(found, calibrated.correction, area, calibrated.residual_hours)
-    errors = {
-        name: np.stack([np.nanmean((of(values) - of(found.observed)) ** 2, 1) for of in (np.abs, np.sqrt)])
-        for name, values in every.items()
-    }
-    return _Stretch(known, moments, errors)
+    classical = [every[name] for name in (choice.FILTER, *choice.CORRECTIONS)]
+    errors = [
+        [np.nanmean((of(values) - of(found.observed)) ** 2, 1) for of in (np.abs, np.sqrt)] for values in classical
+    ]
+    return moments, known.starts, np.min(errors, 0)
 
 
 def _rows(batch: Batch, known: tuning.Past) -> Batch:

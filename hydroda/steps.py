@@ -189,7 +189,6 @@ def train(
     settings: Settings,
     stations: Sequence[str],
     start: np.datetime64 | None = None,
-    validation: np.datetime64 | None = None,
     end: np.datetime64 | None = None,
     *,
     progress: Progress = silent,
@@ -199,7 +198,7 @@ def train(
     together: bool = False,
     unseen: Sequence[str] = (),
 ) -> list[Calibration]:
-    """Trains networks for calibrated catchments from `start` and judges them from `validation` to `end`.
+    """Trains networks for calibrated catchments from `start` to `end`, each judged in the part held back from it.
 
     A time that is not given is that of the calibration of each. One that cannot be trained does not stop the others;
     training that was interrupted goes on where it was. `together` makes one set of networks for all of them, and for
@@ -216,7 +215,7 @@ def train(
         checkpoint = path.with_name(f".{path.name}{'.together' if together else ''}.training")
         told = among(progress, i, len(lessons), ", ".join(taught))
         try:
-            pupils = [_pupil(settings, store, station, start, validation, end) for station in (*taught, *others)]
+            pupils = [_pupil(settings, store, station, start, end) for station in (*taught, *others)]
             own, rest = pupils[: len(taught)], pupils[len(taught) :]
             how = effort or learning.Effort(parameters=parameters)
             found = learning.learn(settings, store, own, rest, how, design, checkpoint, told)
@@ -233,7 +232,6 @@ def _pupil(
     store: "Store",
     station: str,
     start: np.datetime64 | None,
-    validation: np.datetime64 | None,
     end: np.datetime64 | None,
 ) -> "Pupil":
     """A calibrated catchment with the times of its training. Raises ValueError."""
@@ -243,16 +241,12 @@ def _pupil(
     if content is None:
         raise ValueError(f"{station}: is not calibrated; hydroda calibrate first")
     found = replace(calibrated.restore(content), taught=None)
-    times = []
-    for name, given in (("start", start), ("validation", validation), ("end", end)):
-        kept = found.report.get(name)
-        if given is None and kept is None:
-            raise ValueError(f"{station}: was calibrated without hours for validation; say when they start")
-        times.append(parse_utc(str(kept)) if given is None else given)
-    if not times[0] < times[1] < times[2]:
-        told = ", ".join(map(iso, times))
-        raise ValueError(f"{station}: training starts, then validation, then both end; the times are {told}")
-    return learning.Pupil(settings.catchment(station), found, *times)
+    first, last = (
+        parse_utc(found.report[name]) if given is None else given for name, given in (("start", start), ("end", end))
+    )
+    if not first < last:
+        raise ValueError(f"{station}: training would start {iso(first)} and end {iso(last)}, which is not later")
+    return learning.Pupil(settings.catchment(station), found, first, last)
 
 
 def _keep(
@@ -262,8 +256,7 @@ def _keep(
     from hydroda import training
 
     found, station = pupil.found, pupil.found.station
-    times = {"start": pupil.start, "validation": pupil.validation, "end": pupil.end}
-    report = {name: iso(time) for name, time in times.items()} | lesson.report()
+    report = {"start": iso(pupil.start), "end": iso(pupil.end)} | lesson.report()
     report |= {"taught_on": list(taught_on), "filter": settings.filter.model_dump(mode="json")}
     path = store.weights_path(station)
     training.save(path, lesson.weights, {"station": station, "model": found.model} | report)

@@ -254,9 +254,9 @@ def sized(
 
 
 class Forecasts(NamedTuple):
-    """Forecasts (24, f) of one catchment [mm/h]: the filter's with their variance, the mean of networks beside it where
-    there are any, the open loop; what was observed (24, f), NaN where missing; the positions (f,) they are issued at,
-    and there (f,) what is observed, the open loop and what is analysed."""
+    """Forecasts (24, f) of one catchment [mm/h]: the filter's with their variance, those (24, s, f) of networks beside
+    it where there are any, the open loop; what was observed (24, f), NaN where missing; the positions (f,) they are
+    issued at, and there (f,) what is observed, the open loop and what is analysed."""
 
     of_filter: np.ndarray
     variance: np.ndarray
@@ -278,7 +278,7 @@ def forecasts(batch: Batch, known: Past, moments: Sequence[Moment], weather: Wea
         now = (wider.filter.system.see(moment.belief.mean), wider.system.see(moment.open_loop))
         analysis, open_loop = (flow[:, 0, 0] for flow in now)
         if ahead.networks is not None:
-            of_networks.append(ahead.networks.mean(1))
+            of_networks.append(ahead.networks)
         parts.append(
             (
                 ahead.median,
@@ -292,7 +292,7 @@ def forecasts(batch: Batch, known: Past, moments: Sequence[Moment], weather: Wea
             )
         )
     of_filter, variance, *rest = (torch.cat(each, -1).numpy() for each in zip(*parts, strict=True))
-    return Forecasts(of_filter, variance, torch.cat(of_networks, 1).numpy() if of_networks else None, *rest)
+    return Forecasts(of_filter, variance, torch.cat(of_networks, 2).numpy() if of_networks else None, *rest)
 
 
 def told(found: Forecasts) -> Forecasts:

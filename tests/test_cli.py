@@ -179,7 +179,7 @@ def test_ctrl_c_ends_in_words(did, capsys):
         (["hindcast", "2003-02-01", "2003-01-01"], "ends (2003-01-01) before it starts"),
         (["hindcast", "2003-01-01", "2003-02-01", "--forcing", "perfect"], "observed"),
         (["add-catchment", "ach", "x.csv"], "--area-km2"),
-        (["train", "--start", "2003-01-01", "--validation-start", "2002-01-01"], "not in this order"),
+        (["train", "--start", "2003-01-01", "--end", "2002-01-01"], "starts before it ends"),
         (["train", "--together", "--unseen", "ach"], "no catchment to train on"),
         (["train", "--unseen", "ach"], "--unseen is for networks that are trained --together"),
     ],
@@ -237,9 +237,9 @@ def test_train_passes_what_it_is_told_and_takes_the_times_of_calibration_otherwi
     (tmp_path / "hydroda.toml").write_text(SMALL + '[[catchment]]\nid = "bregenz"\narea_km2 = 3.0\n')
     did.train.return_value = [SimpleNamespace(summary="ach: …", failed=False)]
     assert main(["train"]) == 0
-    assert did.train.call_args.args[1:] == (["ach", "bregenz"], None, None, None)
-    assert main(["train", "--together", "--unseen", "bregenz", "--validation-start", "2003-07-01"]) == 0
-    assert did.train.call_args.args[1:] == (["ach"], None, np.datetime64("2003-07-01", "ns"), None)
+    assert did.train.call_args.args[1:] == (["ach", "bregenz"], None, None)
+    assert main(["train", "--together", "--unseen", "bregenz", "--start", "2003-07-01"]) == 0
+    assert did.train.call_args.args[1:] == (["ach"], np.datetime64("2003-07-01", "ns"), None)
     assert did.train.call_args.kwargs["unseen"] == ["bregenz"] and did.train.call_args.kwargs["together"]
     did.train.reset_mock()
     assert main(["train", "--together", "--unseen", "och"]) == 1

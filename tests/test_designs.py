@@ -318,7 +318,7 @@ def test_gauges_with_networks_of_any_design_are_hindcast_and_go_on_from_what_was
 def test_a_calibrated_gauge_is_given_networks_of_the_design_that_was_asked_for(settings, monkeypatch):
     for key, value in (("WINDOW", 48), ("LENGTH", 72), ("CHUNK", 200), ("WARM", 24)):  # as in a hurry
         monkeypatch.setattr(gains, key, value)
-    months = (np.datetime64(day, "ns") for day in ("2003-01-21", "2003-04-15", "2003-06-30"))
+    months = [np.datetime64(day, "ns") for day in ("2003-01-21", "2003-06-30")]
     asked = []
     monkeypatch.setattr(choice, "best", lambda errors: asked.append(set(errors)) or (choice.FILTER,) * LEADS.size)
     (done,) = steps.train(settings, ["ach"], *months, effort=learning.Effort(1, 1, 2), design=LEVELS)
@@ -330,7 +330,6 @@ def test_a_calibrated_gauge_is_given_networks_of_the_design_that_was_asked_for(s
     n = len(build_model("hbv.hourly", True).states)
     assert weights["last.bias"].shape == (1, n + 1 + 6, 1)
     monkeypatch.setattr(fitting, "PROVEN", 24.0)
-    months = (np.datetime64(day, "ns") for day in ("2003-01-21", "2003-04-15", "2003-06-30"))
     steps.train(settings, ["ach"], *months, effort=learning.Effort(1, 1, 2), design=LEVELS)
     assert choice.NETWORKS in asked[-1]
 
@@ -339,7 +338,7 @@ def test_gauges_taught_together_have_the_same_networks_each_with_its_own_scales(
     """One of two is not trained on: it changes nothing of what the other learns, and is judged with it."""
     for key, value in (("WINDOW", 48), ("LENGTH", 72), ("CHUNK", 200), ("WARM", 24)):
         monkeypatch.setattr(gains, key, value)
-    months, how = [np.datetime64(day, "ns") for day in ("2003-01-21", "2003-04-15", "2003-06-30")], {"together": True}
+    months, how = [np.datetime64(day, "ns") for day in ("2003-01-21", "2003-06-30")], {"together": True}
     store, effort = steps.store_of(settings), learning.Effort(1, 2, 4)
 
     def learned(stations, **more):
@@ -360,12 +359,65 @@ def test_gauges_taught_together_have_the_same_networks_each_with_its_own_scales(
     assert np.isfinite(netcdf.read(archive).discharge.values).all()
 
 
-def test_training_begins_when_calibration_did_unless_it_is_told_otherwise(settings):
-    (done,) = steps.train(settings, ["ach"], effort=learning.Effort(1, 1, 2))
-    assert done.failed and "ach: was calibrated without hours for validation" in done.summary
-    late, early = np.datetime64("2003-06-01", "ns"), np.datetime64("2003-05-01", "ns")
-    (done,) = steps.train(settings, ["ach"], late, early, effort=learning.Effort(1, 1, 2))
-    assert done.failed and "ach: training starts, then validation, then both end" in done.summary
+def test_training_begins_and_ends_when_calibration_did_unless_it_is_told_otherwise(settings, monkeypatch):
+    seen = []
+
+    def learn(settings, store, pupils, *_):
+        seen.extend((pupil.start, pupil.end) for pupil in pupils)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(learning, "learn", learn)
+    early, late = np.datetime64("2003-05-01", "ns"), np.datetime64("2003-06-01", "ns")
+    steps.train(settings, ["ach"])
+    steps.train(settings, ["ach"], early)
+    began, ended = np.datetime64("2003-01-21", "ns"), np.datetime64("2003-05-31T23", "ns")
+    assert seen == [(began, ended), (early, ended)]
+    (done,) = steps.train(settings, ["ach"], late, early)
+    assert done.failed and "ach: training would start 2003-06-01T00:00Z and end 2003-05-01T00:00Z" in done.summary
+    assert len(seen) == 2
+
+
+def test_a_record_too_short_for_windows_beside_what_is_held_back_is_refused(settings):
+    (done,) = steps.train(settings, ["ach"], np.datetime64("2003-05-01", "ns"), np.datetime64("2003-05-31", "ns"))
+    assert done.failed and "ach: " in done.summary and "hours to" in done.summary
+
+
+def test_no_network_is_taught_what_it_is_judged_in(monkeypatch):
+    """Windows of a network have no hour of its part, forecasts of its chunks begin in none of another's; all hours are
+    in some part, each season in all of them."""
+    for name, value in (("WINDOW", 24), ("LENGTH", 48), ("WINDOWS", 40), ("WARM", 20)):
+        monkeypatch.setattr(gains, name, value)
+    world, hours, nets = batch().rows(np.array([0])), 1000, 2
+    marked = torch.arange(hours, dtype=torch.float64)  # what is observed says which hour it is
+    past = Past(torch.zeros(hours, 2).double(), marked, torch.ones(hours, 6).double())
+    scored = np.arange(hours) >= 100
+    length = gains.chunk([900], 3)
+    assert length == 300
+    part = gains.parts(scored, 60, 3)
+    assert (part[:100] == -1).all() and part[100:340].tolist() == [k for k in (0, 1, 2, 0) for _ in range(60)]
+    series, rows = gains.windows(past, world, part, nets, 0)
+    for net in range(nets):
+        told = series.observation[..., 0][:, rows[net]].long().numpy()
+        assert told.shape == (48, 40) and (part[told] != net).all() and (part[told] >= 0).all()
+    held, own = gains.chunks(past, world, part, 60, nets)
+    assert held.observation.shape[0] == 20 + 60 + LEADS.size and own.shape == (2, 5)
+    for net in range(nets):
+        issued = held.observation[20:80, own[net], 0]
+        issued = issued[torch.isfinite(issued)].long().numpy()
+        assert (part[issued] == net).all() and len(set(issued)) == issued.size >= 4 * 60
+    with pytest.raises(ValueError, match="60 hours to train on are too few"):
+        gains.chunk([900, 60], 3)
+
+
+def test_a_network_speaks_for_the_hours_it_was_not_taught():
+    each, issue = np.arange(24.0).reshape(2, 3, 4), np.array([5, 0, 2, 3])
+    held = np.array([1, 0, -1, 2, 0, 0])
+    found = fitting._networks(each, issue, held)
+    np.testing.assert_array_equal(found[:, 0], each[:, 0, 0])
+    np.testing.assert_array_equal(found[:, 1], each[:, 1, 1])
+    np.testing.assert_array_equal(found[:, 2], each[:, :, 2].mean(1))
+    np.testing.assert_array_equal(found[:, 3], each[:, 2, 3])
+    np.testing.assert_array_equal(fitting._networks(each, issue, None), each.mean(1))
 
 
 def test_squares_of_a_place_are_held_against_what_is_reached_there():
@@ -468,7 +520,7 @@ def test_a_loss_may_know_the_first_leads_only(monkeypatch):
     ]
     torch.testing.assert_close(loss, torch.stack(parts).mean().expand(2))
     score, _ = gains.judging(base.runoff, 1, (3,))(made, begin(made, series), series)
-    square = gains.errors(made, begin(made, series), series, range(6, 18, gains.SCORED), (3,))[0]
+    square = gains.errors(made, begin(made, series), series, range(6, gains.LENGTH - LEADS.size, gains.SCORED), (3,))[0]
     torch.testing.assert_close(score, (torch.nanmean(square) / base.runoff[2]).expand(2))
 
 
@@ -483,8 +535,10 @@ def test_training_learns_what_is_wrong(name, tmp_path, monkeypatch):
         x = world.system.move(x, u[1][None, None])
         states.append(x[0, 0])
     past = Past(weather()[:, 1], observed()[:, 1], torch.stack(states))
-    series, rows = gains.windows(past, world, 0, len(states) - 1, SEEDS, 0)
-    held = gains.chunks(past, world, 10, len(states) - 25)
+    part = np.full(len(states), SEEDS)  # of nobody: all is taught, and all is judged
+    series, rows = gains.windows(past, world, part, SEEDS, 0)
+    hour = np.arange(len(states))
+    held, _ = gains.chunks(past, world, np.where((hour >= 10) & (hour < hour.size - 24), 0, -1), 30, 1)
     base = torch.full((LEADS.size, 1), 0.01, dtype=torch.float64)
     task = training.Task(
         lambda w, s: DESIGNS[name].learned(sigma.ukf)(

@@ -277,8 +277,8 @@ def test_a_deployment_is_made_once_and_with_its_periods(deployed, tmp_path, monk
         store_of(settings).write_parameters("ach", calibrated)
         return [steps.Calibration("ach", "")]
 
-    def train(settings, stations, start, validation, end, *, progress, effort):
-        done.append(("train", *map(str, (start, validation, end)), effort))
+    def train(settings, stations, start, end, *, progress, effort):
+        done.append(("train", *map(str, (start, end)), effort))
         own = calibrated | {"taught": {"sha256": "0", "report": {}}}
         store_of(settings).write_parameters("ach", own)
         return [steps.Calibration("ach", "")]
@@ -298,7 +298,10 @@ def test_a_deployment_is_made_once_and_with_its_periods(deployed, tmp_path, monk
             np.datetime64(periods[0]),
             SMALLEST.tested(sun2026.QUICK.days)[1],
         )
-        assert [(name, *times) for name, *times, _ in done] == [("calibrate", *periods), ("train", *periods)]
+        assert [(name, *times) for name, *times, _ in done] == [
+            ("calibrate", *periods),
+            ("train", periods[0], periods[2]),
+        ]
     assert [effort for *_, effort in done] == [sun2026.QUICK.search, sun2026.QUICK.training]
     assert settings.catchment("ach").pet_mm_per_year == 480.0 and settings.catchment("ach").lat == 47.0
     store_of(settings).write_parameters("ach", calibrated)

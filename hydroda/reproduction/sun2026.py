@@ -133,7 +133,7 @@ def deployed(
     assert content is not None
     if calibrated.restore(content).taught is None:
         told = among(progress, 1, 2, "train")
-        _checked(steps.train(settings, [name], start, river.validation, end, progress=told, effort=study.training))
+        _checked(steps.train(settings, [name], start, end, progress=told, effort=study.training))
     return settings, likeness
 
 

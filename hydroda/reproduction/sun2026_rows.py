@@ -113,7 +113,7 @@ def _taught(
     if kept is None or kept.taught is None:
         store_of(one).write_parameters(base.station, replace(base, taught=None).content())
         start, end = time_of(river.taught[0]), time_of(river.validated)
-        (done,) = steps.train(one, [base.station], start, river.validation, end, progress=progress, effort=effort)
+        (done,) = steps.train(one, [base.station], start, end, progress=progress, effort=effort)
         if done.failed:
             raise ValueError(done.summary)
         kept = _restored(one, base.station)
