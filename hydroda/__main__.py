@@ -184,6 +184,7 @@ def train(
     end: str | None = None,
     design: Literal["gain", "levels"] = "gain",
     parameters: bool = False,
+    rain: bool = False,
     together: bool = False,
     unseen: list[str] | None = None,
     common: Common = COMMON,
@@ -210,6 +211,8 @@ def train(
         with them, hour by hour.
     parameters
         Whether each network learns parameters of the model too, within their bounds, for its own run of it.
+    rain
+        Whether networks that give the gain correct the error of the rain too.
     together
         Whether all catchments get the same networks, trained on all of them and told how they differ.
     unseen
@@ -235,6 +238,7 @@ def train(
             progress=report,
             design=design,
             parameters=parameters,
+            rain=rain,
             together=together,
             unseen=others,
         )

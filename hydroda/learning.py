@@ -33,8 +33,8 @@ MEMORY = 40  # steps of which the mean weights are judged and kept
 
 @dataclass(frozen=True)
 class Effort:
-    """How to train: networks, steps of Adam, windows in each, rate at the beginning, the leads [h] that count, and
-    whether each network learns parameters of the model too."""
+    """How to train: networks, steps of Adam, windows in each, rate at the beginning, the leads [h] that count, whether
+    each network learns parameters of the model too, and whether it may correct the error of the rain."""
 
     networks: int = 3
     steps: int = 300
@@ -42,6 +42,7 @@ class Effort:
     rate: float = 3e-3
     leads: tuple[int, ...] = tuning.EVERY_LEAD
     parameters: bool = False
+    rain: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def learn(
                 f"{pupil.catchment.id} has not the model of {pupils[0].catchment.id} (with snow or without), and no "
                 "networks can be of both; train it apart"
             )
-    every = [_prepared(settings, store, pupil, several=len(pupils) + len(others) > 1) for pupil in (*pupils, *others)]
+    several = len(pupils) + len(others) > 1
+    every = [_prepared(settings, store, pupil, effort, several=several) for pupil in (*pupils, *others)]
     taught = every[: len(pupils)]
     nets, seed = effort.networks, settings.filter.seed
     folds = max(gains.FOLDS, nets)
@@ -160,7 +162,7 @@ class _Prepared(NamedTuple):
     scales: dict[str, Tensor]
 
 
-def _prepared(settings: Settings, store: Store, pupil: Pupil, *, several: bool) -> _Prepared:
+def _prepared(settings: Settings, store: Store, pupil: Pupil, effort: Effort, *, several: bool) -> _Prepared:
     catchment, found = pupil.catchment, pupil.found
     record = fitting.record_of(settings, store, catchment, pupil.start, pupil.end)
     batch = batch_of([found], settings)
@@ -175,7 +177,7 @@ def _prepared(settings: Settings, store: Store, pupil: Pupil, *, several: bool) 
     past = Past(torch.from_numpy(record.forcing), torch.from_numpy(record.observed), analysed)
     assert batch.system.stores is not None
     flow = past.observed[record.scored]
-    scales = guided.scales(states[record.scored], flow, batch.system.stores)
+    scales = guided.scales(states[record.scored], flow, batch.system.stores, rain=effort.rain)
     if several:
         rain = past.forcing[record.scored][:, record.model.forcings.index("precipitation")]
         scales["attributes"] = guided.attributes(catchment.area_km2, rain, flow)

@@ -195,6 +195,7 @@ def train(
     effort: "Effort | None" = None,
     design: str = "gain",
     parameters: bool = False,
+    rain: bool = False,
     together: bool = False,
     unseen: Sequence[str] = (),
 ) -> list[Calibration]:
@@ -203,7 +204,8 @@ def train(
     A time that is not given is that of the calibration of each. One that cannot be trained does not stop the others;
     training that was interrupted goes on where it was. `together` makes one set of networks for all of them, and for
     those `unseen`, which they are not trained on. `effort` is a `learning.Effort`, how to train; without one networks
-    learn the model's `parameters` too if that is asked for. `design` says what networks do (see `designs`).
+    learn the model's `parameters` too if that is asked for, and correct the `rain`. `design` says what networks do (see
+    `designs`).
     """
     from hydroda import learning
 
@@ -217,7 +219,7 @@ def train(
         try:
             pupils = [_pupil(settings, store, station, start, end) for station in (*taught, *others)]
             own, rest = pupils[: len(taught)], pupils[len(taught) :]
-            how = effort or learning.Effort(parameters=parameters)
+            how = effort or learning.Effort(parameters=parameters, rain=rain)
             found = learning.learn(settings, store, own, rest, how, design, checkpoint, told)
         except ValueError as error:
             results += [Calibration(each, f"not trained: {error}", failed=True) for each in (*taught, *others)]

@@ -76,7 +76,7 @@ def weights(name: str, size: float = 0.5) -> dict[str, torch.Tensor]:
     world = batch()
     states = torch.rand(200, C, len(world.model.states), generator=torch.Generator().manual_seed(1)).double() * 20
     stores = world.system.stores
-    scales = [guided.scales(states[:, c], observed()[:, c], stores) for c in range(C)]
+    scales = [guided.scales(states[:, c], observed()[:, c], stores, rain=True) for c in range(C)]
     every = [DESIGNS[name].initial(each, stores, range(SEEDS), 8.0) for each in scales]
     found = {name: torch.cat([each[name] for each in every]) for name in every[0]}
     shape = found["last.weight"].shape

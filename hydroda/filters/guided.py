@@ -48,12 +48,13 @@ class Reader(Protocol):
     def rain(self) -> Tensor: ...
 
 
-def scales(states: Tensor, runoff: Tensor, stores: Tensor) -> dict[str, Tensor]:
+def scales(states: Tensor, runoff: Tensor, stores: Tensor, *, rain: bool = False) -> dict[str, Tensor]:
     """What makes the inputs of a network numbers about one, (1, k) each, from an open loop: states (T, n), observed
     runoff (T,) [mm/h] with NaN, which states are stores (n,).
 
     A store that forgets within a day may be corrected by as much as the flow is wrong, one that remembers by three
-    tenths of that: what is put there stays for months, whatever it was that was wrong.
+    tenths of that: what is put there stays for months, whatever it was that was wrong. The error of the rain may be
+    corrected where `rain` says so; what a network learns of it in one year is often wrong in another.
     """
     content = torch.where(stores, states.mean(0), 1.0)
     logs = (states.clamp(min=0.0) + EMPTY * content).log()
@@ -61,7 +62,7 @@ def scales(states: Tensor, runoff: Tensor, stores: Tensor) -> dict[str, Tensor]:
         "log_mean": torch.where(stores, logs.mean(0), 0.0)[None],
         "log_deviation": torch.where(stores, logs.std(0).clamp(min=0.05), 1.0 / 3.0)[None],
         "content": content[None],
-        "reach": torch.where(stores, (1.3 - remembered(states)).clamp(0.3, 1.0), RAIN_STEP)[None],
+        "reach": torch.where(stores, (1.3 - remembered(states)).clamp(0.3, 1.0), RAIN_STEP if rain else 0.0)[None],
         "ceiling": torch.where(stores, OVERFLOW * states.amax(0).clamp(min=1e-3), RAIN_LIMIT)[None],
         "flow": torch.nanmean(runoff).reshape(1, 1),
     }
