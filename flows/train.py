@@ -20,7 +20,7 @@ def calibrate(config: str, station: str, start: str, end: str, validation_start:
 
 
 @task(task_run_name="train networks of {station}", cache_policy=NO_CACHE)
-def train_networks(config: str, station: str, start: str, end: str, design: str, parameters: bool) -> str:
+def train_networks(config: str, station: str, start: str, end: str, design: str | None, parameters: bool) -> str:
     """The networks of one calibrated catchment and their share in its forecasts, in words."""
     period = (parse_utc(time) for time in (start, end))
     return _said(steps.train(load(Path(config)), [station], *period, design=design, parameters=parameters))
@@ -41,11 +41,11 @@ def train(
     stations: list[str] | None = None,
     validation_start: str | None = None,
     networks: bool = False,
-    design: str = "gain",
+    design: str | None = None,
     parameters: bool = False,
 ) -> State:
     """Calibrate the named catchments (all, if none is named) on a period; with `networks`, train those too, of a design
-    and perhaps with model parameters of their own (`hydroda train --help`)."""
+    or the better of both and perhaps with model parameters of their own (`hydroda train --help`)."""
     ids = stations or [catchment.id for catchment in load(Path(config)).catchments]
     failed = []
     for station in ids:

@@ -23,6 +23,7 @@ MEANS = {
     ALL: (FILTER, NETWORKS, "decaying_error"),
 }
 HARDLY = 1.02  # times the squared error of another that does not count
+NEAR = 1.5  # a lead is judged with those up to so many times as far or as near, else chance would choose at each
 METHODS = (FILTER, NETWORKS, BOTH, *CORRECTIONS, WITH_ERROR, ALL)
 
 
@@ -60,11 +61,15 @@ def best(errors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     """The method (24,) for each lead from mean squared errors (part, 24) of all in several parts of the past.
 
     It is the filter's, unless another has less error in every part; of several such the one with the least on average.
+    Errors are held against those of the filter, and a lead is judged with its neighbours.
     A mean of several is preferred to what is hardly better, the more the rather, since it is less often far off.
     """
     chosen = []
-    for lead in range(LEADS.size):
-        mean = {name: float(e[:, lead].mean()) for name, e in errors.items() if (e < errors[FILTER])[:, lead].all()}
+    ratios = {name: e / errors[FILTER] for name, e in errors.items()}
+    for lead in LEADS:
+        near = (lead <= NEAR * LEADS) & (NEAR * lead >= LEADS)
+        parts = {name: ratio[:, near].mean(1) for name, ratio in ratios.items()}
+        mean = {name: float(part.mean()) for name, part in parts.items() if (part < 1.0).all()}
         least = min(mean, key=mean.__getitem__, default=FILTER)
         alike = [name for name in mean if name in MEANS and mean[name] <= HARDLY * mean[least]]
         chosen.append(max(alike, key=lambda name: len(MEANS[name]), default=least))

@@ -1,7 +1,7 @@
 """Networks for catchments, from the store: training, what it is measured against, what is issued then."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from hydroda.fitting import Judged, Record
 from hydroda.gains import Past, Reference
 from hydroda.groups import batch as batch_of
 from hydroda.losses import Series, joined
-from hydroda.progress import Progress
+from hydroda.progress import Progress, among
 from hydroda.settings import Catchment, Settings
 from hydroda.store import Store
 from hydroda.training import Plan, Task
@@ -37,9 +37,9 @@ class Effort:
     each network learns parameters of the model too, and whether it may correct the error of the rain."""
 
     networks: int = 3
-    steps: int = 300
+    steps: int = 200
     windows: int = 24
-    rate: float = 3e-3
+    rate: float = 2e-3
     leads: tuple[int, ...] = tuning.EVERY_LEAD
     parameters: bool = False
     rain: bool = False
@@ -48,13 +48,15 @@ class Effort:
 @dataclass(frozen=True)
 class Lesson:
     """What was learned: networks of which design, their weights (network, …), how forecasts with and without them did
-    in hours they were not trained on, SHA-256 of what they were trained on, and how many gradients were skipped."""
+    in hours they were not trained on, SHA-256 of what they were trained on, how many gradients were skipped; and of all
+    designs that were tried the squared error of what would be issued, as in `ratios`."""
 
     design: str
     weights: Mapping[str, Tensor]
     judged: Judged
     data: str
     skipped: int
+    tried: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ratios(self) -> dict[str, float]:
@@ -70,6 +72,7 @@ class Lesson:
             "validation_ratios": self.ratios,
             "data_sha256": self.data,
             "gradients_skipped": self.skipped,
+            "designs_tried": dict(self.tried),
         }
 
     def summary(self, station: str) -> str:
@@ -77,9 +80,11 @@ class Lesson:
         shown = (choice.FILTER, choice.NETWORKS, choice.BOTH, "issued")
         told = ", ".join(f"{name.replace('_', ' ')} {self.ratios[name]:.3f}" for name in shown)
         issued = choice.told(self.judged.choice["observed"])
+        others = ", ".join(f"{name} {ratio:.3f}" for name, ratio in self.tried.items() if name != self.design)
         return (
             f"{station}: square error over that of the best classical forecast, mean of all leads, in hours not "
-            f"trained on: {told}; issued: {issued}"
+            f"trained on: {told}; issued: {issued}; networks are of design {self.design}"
+            f"{f', issued with {others}' if others else ''}"
         )
 
 
@@ -90,6 +95,37 @@ class Pupil(NamedTuple):
     found: Calibrated
     start: np.datetime64
     end: np.datetime64
+
+
+def learned(
+    settings: Settings,
+    store: Store,
+    pupils: Sequence[Pupil],
+    others: Sequence[Pupil],
+    effort: Effort,
+    design: str | None,
+    checkpoint: Path,
+    progress: Progress,
+) -> list[Lesson]:
+    """As `learn`, of the design that is asked for or else of that with which what is issued errs less in the hours not
+    trained on. A design the filter does not go with is left out of that; raises ValueError where none does."""
+    names = tuple(designs.DESIGNS) if design is None else (design,)
+    found, failed = {}, []
+    for i, name in enumerate(names):
+        told, path = among(progress, i, len(names), name), checkpoint.with_name(f"{checkpoint.name}.{name}")
+        try:
+            found[name] = learn(settings, store, pupils, others, effort, name, path, told)
+        except ValueError as error:
+            failed.append(error)
+    if not found:
+        raise failed[0]
+    issued = {
+        name: round(float(np.mean([lesson.ratios["issued"] for lesson in lessons[: len(pupils)]])), 4)
+        for name, lessons in found.items()
+    }
+    for name in names:
+        checkpoint.with_name(f"{checkpoint.name}.{name}").unlink(missing_ok=True)
+    return [replace(lesson, tried=issued) for lesson in found[min(issued, key=issued.__getitem__)]]
 
 
 def learn(

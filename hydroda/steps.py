@@ -193,7 +193,7 @@ def train(
     *,
     progress: Progress = silent,
     effort: "Effort | None" = None,
-    design: str = "gain",
+    design: str | None = None,
     parameters: bool = False,
     rain: bool = False,
     together: bool = False,
@@ -205,7 +205,7 @@ def train(
     training that was interrupted goes on where it was. `together` makes one set of networks for all of them, and for
     those `unseen`, which they are not trained on. `effort` is a `learning.Effort`, how to train; without one networks
     learn the model's `parameters` too if that is asked for, and correct the `rain`. `design` says what networks do (see
-    `designs`).
+    `designs`); without one both are trained, and that is kept with which forecasts err less.
     """
     from hydroda import learning
 
@@ -220,12 +220,11 @@ def train(
             pupils = [_pupil(settings, store, station, start, end) for station in (*taught, *others)]
             own, rest = pupils[: len(taught)], pupils[len(taught) :]
             how = effort or learning.Effort(parameters=parameters, rain=rain)
-            found = learning.learn(settings, store, own, rest, how, design, checkpoint, told)
+            found = learning.learned(settings, store, own, rest, how, design, checkpoint, told)
         except ValueError as error:
             results += [Calibration(each, f"not trained: {error}", failed=True) for each in (*taught, *others)]
             continue
         results += [_keep(settings, store, *each, taught) for each in zip(pupils, found, strict=True)]
-        checkpoint.unlink(missing_ok=True)
     return results
 
 

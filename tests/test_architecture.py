@@ -48,6 +48,7 @@ MEETING = {
     "reproduction.sun2026",
     "reproduction.sun2026_plan",
     "reproduction.sun2026_rows",
+    "reproduction.sun2026_together",
 }
 FAMILY_TOOLS = {"recipe", "beliefs", "nested", "algebra", "noise", "networks", "learned", "guided"}
 

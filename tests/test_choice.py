@@ -76,8 +76,16 @@ def test_every_lead_is_chosen_for_itself():
     both = errors(decaying_error=(0.5, 0.5))
     both["decaying_error"][:, 3:] = 2.0
     names = choice.best(both)
-    assert names == ("decaying_error",) * 3 + (FILTER,) * 21
-    assert choice.told(names) == "decaying error to 3 h, filter to 24 h"
+    assert names == ("decaying_error",) * 2 + (FILTER,) * 22  # 3 h with 2 and 4 h are no better
+    assert choice.told(names) == "decaying error to 2 h, filter to 24 h"
+
+
+def test_one_lead_among_others_does_not_change_the_method():
+    own = errors(**{NETWORKS: (0.9, 0.9)})
+    own[NETWORKS][1, 11] = 1.01  # by chance
+    assert choice.best(own) == (NETWORKS,) * LEADS.size
+    own[NETWORKS][:, 14:] = 1.1
+    assert choice.best(own)[:10] == (NETWORKS,) * 10 and choice.best(own)[17:] == (FILTER,) * 7
 
 
 def test_what_has_nothing_to_say_leaves_it_to_the_filter():

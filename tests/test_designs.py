@@ -368,8 +368,8 @@ def test_training_begins_and_ends_when_calibration_did_unless_it_is_told_otherwi
 
     monkeypatch.setattr(learning, "learn", learn)
     early, late = np.datetime64("2003-05-01", "ns"), np.datetime64("2003-06-01", "ns")
-    steps.train(settings, ["ach"])
-    steps.train(settings, ["ach"], early)
+    steps.train(settings, ["ach"], design=GAIN)
+    steps.train(settings, ["ach"], early, design=GAIN)
     began, ended = np.datetime64("2003-01-21", "ns"), np.datetime64("2003-05-31T23", "ns")
     assert seen == [(began, ended), (early, ended)]
     (done,) = steps.train(settings, ["ach"], late, early)
@@ -557,3 +557,34 @@ def test_training_learns_what_is_wrong(name, tmp_path, monkeypatch):
     _, state = training.train(start, task, plan, tmp_path / "check")
     scores = np.array([score for _, _, score in state.history])
     assert (scores[-1] < scores[0]).all() and not state.skipped.any()
+
+
+def test_the_design_whose_forecasts_err_less_is_kept_and_one_that_fails_left_out(settings, tmp_path, monkeypatch):
+    ratios, effort = {GAIN: (0.9, 1.3), LEVELS: (1.0, 1.0)}, learning.Effort()
+    pupil = learning.Pupil(None, None, None, None)
+
+    def learn(settings, store, pupils, others, effort, design, checkpoint, progress):
+        if design not in ratios:
+            raise ValueError(f"not {design}")
+        checkpoint.write_text(design)
+        flat, names = np.ones(LEADS.size), choice.METHODS
+        judged = [
+            fitting.Judged({"observed": ("x",) * LEADS.size}, (), {}, dict.fromkeys(names, flat) | {"x": e * flat})
+            for e in ratios[design]
+        ]
+        return [learning.Lesson(design, {}, each, "", 0) for each in judged]
+
+    def learned(design, pupils=1):
+        rest = (pupil,) * (2 - pupils), effort, design, tmp_path / "check", lambda *_: None
+        return learning.learned(settings, None, (pupil,) * pupils, *rest)
+
+    monkeypatch.setattr(learning, "learn", learn)
+    assert [lesson.design for lesson in learned(None)] == [GAIN, GAIN]  # the second is not taught, and has no say
+    best = learned(None, 2)
+    assert [lesson.design for lesson in best] == [LEVELS, LEVELS] and best[0].tried == {GAIN: 1.1, LEVELS: 1.0}
+    assert "networks are of design levels, issued with gain 1.100" in best[0].summary("ach")
+    assert learned(GAIN)[0].tried == {GAIN: 0.9} and not list(tmp_path.glob("check*"))
+    ratios.pop(LEVELS)
+    assert learned(None, 2)[0].tried == {GAIN: 1.1}
+    with pytest.raises(ValueError, match="not levels"):
+        learned(LEVELS)

@@ -13,7 +13,7 @@ import xarray as xr
 from conftest import SMALL
 from test_verification import HALVED, archive, observations
 
-from hydroda import calibrated, steps, training, verification
+from hydroda import calibrated, gains, learning, steps, training, verification
 from hydroda.__main__ import main
 from hydroda.calibrated import Taught
 from hydroda.correction import BASELINES
@@ -23,7 +23,14 @@ from hydroda.fitting import Effort
 from hydroda.groups import build_model
 from hydroda.known import forecast_table, newest_forecast
 from hydroda.progress import silent
-from hydroda.reproduction import sun2026, sun2026_plan, sun2026_report, sun2026_rows, sun2026_scores
+from hydroda.reproduction import (
+    sun2026,
+    sun2026_plan,
+    sun2026_report,
+    sun2026_rows,
+    sun2026_scores,
+    sun2026_together,
+)
 from hydroda.reproduction.sun2026_plan import RIVERS, River
 from hydroda.reproduction.sun2026_scores import CLASSICAL, LEADS, Result, ratio_interval, scored
 from hydroda.schema import LEADS as EVERY
@@ -210,12 +217,12 @@ def test_the_page_says_what_every_number_is_of(tmp_path):
     assert "forecasts issued 1988-07-01 to 1988-07-31" in text
     assert "NSE, wye, no rain in the lead hours, n = 9 to 10 forecasts" in text
     assert f"| hydroda | {' | '.join(['**0.750**'] * 8)} |" in text
-    assert f"| learned gain, mean of seeds | {' | '.join('–' * 8)} |" in text
-    assert f"| learned gain, seed 1 | {' | '.join(['0.500'] * 8)} |" in text
+    assert f"| networks, mean of seeds | {' | '.join('–' * 8)} |" in text
+    assert f"| networks, seed 1 | {' | '.join(['0.500'] * 8)} |" in text
     assert (
         "Error levels of the UKF: 42 generations of 40, for all leads and, in a row of its own, for 1 h alone" in text
     )
-    assert "the EnKF with 60 members: 20 generations of 24" in text and "Networks: 3 seeds, at most 300 steps" in text
+    assert "the EnKF with 60 members: 20 generations of 24" in text and "Networks: 3 seeds, 200 steps" in text
     assert (
         "| wye, rain as observed | 0.950 (0.900–1.000) |" in text and "| … against | UKF tuned for all leads |" in text
     )
@@ -329,7 +336,7 @@ def taught(settings, *_, **__) -> list[steps.Calibration]:
     path = store.weights_path("ach")
     training.save(path, weights, {"station": "ach"})
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    report = {"filter": settings.filter.model_dump(mode="json")}
+    report = {"filter": settings.filter.model_dump(mode="json"), "design": "gain"}
     store.write_parameters("ach", replace(found, taught=Taught(digest, report)).content())
     return [steps.Calibration("ach", "")]
 
@@ -354,12 +361,13 @@ def test_the_command_scores_a_deployment_that_is_there(alone, tmp_path, monkeypa
     assert forecasts[0] != forecasts[1] != forecasts[2]  # each has other rain
     assert {r["nse"]["persistence"][0] for r in found.values()} == {found["none"]["nse"]["persistence"][0]}
     for nse in (r["nse"] for r in found.values()):
-        # the first leads were taught with the same networks here: those of each seed apart have their mean
-        assert nse["leads_1_to_3"] == pytest.approx(nse["networks"], abs=1e-4)
+        # all were taught the same here: those of each seed apart have their mean
+        for name in ("gain_leads_1_to_3", "own_parameters"):
+            assert nse[name] == pytest.approx(nse["networks"], abs=1e-4)
         several = {tuple(nse[name]) for name in ("filter", "ukf_1h", "enkf", "seed_1", "seed_2", "networks")}
         assert len(several) == 6 and np.isfinite(np.array([*several], float)).all()
     archives = {path: path.stat().st_mtime_ns for path in alone.rglob("hindcast/*/*.nc")}
-    assert len(archives) == 3 * 5
+    assert len(archives) == 3 * 6
     assert main(command) == 0
     assert capsys.readouterr().out == printed
     assert {path: path.stat().st_mtime_ns for path in archives} == archives
@@ -369,7 +377,8 @@ def test_rows_are_of_the_calibration_that_is_there(alone):
     settings = load(alone / "hydroda.toml")
     taught(settings)
     study = replace(sun2026.QUICK, search=Effort(filter=(1, 5)))
-    ukf, _, networks, _ = sun2026_rows.rows(settings, "ach", SMALLEST, study)
+    ukf, _, networks, *others = sun2026_rows.rows(settings, "ach", SMALLEST, study)
+    assert [row.name for row in others] == ["gain_leads_1_to_3", "own_parameters"]
     assert ukf.name == "ukf_1h" and networks.name == "networks"
 
     def parameters(row: sun2026_rows.Row) -> calibrated.Calibrated:
@@ -389,6 +398,37 @@ def test_rows_are_of_the_calibration_that_is_there(alone):
     seen = replace(ukf, made=lambda one, base, kept, progress: base if kept is None else pytest.fail("of another"))
     assert parameters(seen).report["nse"] == 0.0
     assert {*sum(parameters(networks).choice.values(), ())} == {"networks"}
+    levels = replace(base, taught=replace(base.taught, report=base.taught.report | {"design": "levels"}))
+    store_of(settings).write_parameters("ach", levels.content())
+    names = [row.name for row in sun2026_rows.rows(settings, "ach", SMALLEST, study)]
+    assert names[3:] == ["gain_all_leads", "gain_leads_1_to_3", "own_parameters"]
+
+
+def test_several_rivers_are_taught_at_once_and_one_is_not(settings, tmp_path, monkeypatch):
+    """The last has the networks of the others; where there are fewer than three of a model nothing is made."""
+    for key, value in (("WINDOW", 48), ("LENGTH", 72), ("CHUNK", 200), ("WARM", 24)):
+        monkeypatch.setattr(gains, key, value)
+    deployments, effort = {"ach": settings, "bregenz": settings}, learning.Effort(1, 1, 2)
+    assert sun2026_together.together(deployments, tmp_path / "both", effort, silent) is None
+    monkeypatch.setattr(sun2026_together, "LEAST", 2)
+    one, unseen = sun2026_together.together(deployments, tmp_path / "both", effort, silent)
+    assert unseen == "bregenz" and [each.id for each in one.catchments] == ["ach", "bregenz"]
+    store = store_of(one)
+    reports = [store.read_parameters(name)["taught"]["report"] for name in ("ach", "bregenz")]
+    assert [report["taught_on"] for report in reports] == [["ach"], ["ach"]]
+    assert store_of(settings).read_parameters("ach")["taught"] is None  # the deployment itself is left alone
+    before = store.weights_path("bregenz").stat().st_mtime_ns
+    assert sun2026_together.together(deployments, tmp_path / "both", effort, silent) is not None
+    assert store.weights_path("bregenz").stat().st_mtime_ns == before
+    base = calibrated.restore(store_of(settings).read_parameters("bregenz"))
+    own = replace(base, taught=Taught("0", {"design": "gain"}))
+    store_of(settings).write_parameters("bregenz", own.content())
+    row = sun2026_rows.rows(settings, "bregenz", SMALLEST, sun2026.QUICK, (one, unseen))[-1]
+    assert row.name == "taught_elsewhere"
+    made = sun2026_rows.variant(settings, "bregenz", row, tmp_path / "rows", silent)
+    assert store_of(made).weights_path("bregenz").read_bytes() == store.weights_path("bregenz").read_bytes()
+    found = calibrated.restore(store_of(made).read_parameters("bregenz"))
+    assert {*sum(found.choice.values(), ())} == {"networks"} and found.taught.report["taught_on"] == ["ach"]
 
 
 def test_blocks_are_weeks():

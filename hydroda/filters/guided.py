@@ -22,6 +22,7 @@ UNITS = 16
 DECAYS = (1.5, 5.0, 20.0)  # h, e-folding times τ of the output error
 SMALL = 0.02  # share of mean flow below which an innovation no longer counts as relative
 EMPTY = 0.1  # share of its mean content by which an empty store can still be filled
+LASTING = 0.975  # autocorrelation after a day of a store that remembers for more than forty days
 RAIN_STEP, RAIN_LIMIT = 0.5, 0.7  # of the logarithm of a rain error: largest correction by r = 1, and at all
 OVERFLOW = 20.0  # a store may hold that many times the most it ever held; a lower ceiling would cut greater floods
 RAIN_HOURS = 3  # that a network sees
@@ -53,16 +54,19 @@ def scales(states: Tensor, runoff: Tensor, stores: Tensor, *, rain: bool = False
     runoff (T,) [mm/h] with NaN, which states are stores (n,).
 
     A store that forgets within a day may be corrected by as much as the flow is wrong, one that remembers by three
-    tenths of that: what is put there stays for months, whatever it was that was wrong. The error of the rain may be
+    tenths of that, and one that remembers for months not at all: a soil that dry weeks fill little by little shows in
+    no flow, and so in no loss, before the rain that ends them. The error of the rain may be
     corrected where `rain` says so; what a network learns of it in one year is often wrong in another.
     """
     content = torch.where(stores, states.mean(0), 1.0)
     logs = (states.clamp(min=0.0) + EMPTY * content).log()
+    kept = remembered(states)
+    within_reach = torch.where(kept < LASTING, (1.3 - kept).clamp(0.3, 1.0), 0.0)
     return {
         "log_mean": torch.where(stores, logs.mean(0), 0.0)[None],
         "log_deviation": torch.where(stores, logs.std(0).clamp(min=0.05), 1.0 / 3.0)[None],
         "content": content[None],
-        "reach": torch.where(stores, (1.3 - remembered(states)).clamp(0.3, 1.0), RAIN_STEP if rain else 0.0)[None],
+        "reach": torch.where(stores, within_reach, RAIN_STEP if rain else 0.0)[None],
         "ceiling": torch.where(stores, OVERFLOW * states.amax(0).clamp(min=1e-3), RAIN_LIMIT)[None],
         "flow": torch.nanmean(runoff).reshape(1, 1),
     }

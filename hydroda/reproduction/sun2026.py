@@ -23,12 +23,13 @@ from hydroda.reproduction import sun2026_report
 from hydroda.reproduction.sun2026_plan import DAY, FULL, QUICK, RIVERS, Study, time_of
 from hydroda.reproduction.sun2026_rows import rows, variant
 from hydroda.reproduction.sun2026_scores import Result, scored
+from hydroda.reproduction.sun2026_together import together
 from hydroda.schema import LEADS, hours
 from hydroda.settings import Settings
 from hydroda.units import HOUR
 from hydroda.verification import Sample
 
-ROWS = "rows"  # the folder of the variants, below that of the deployment
+ROWS, SHARED = "rows", "together"  # folders: of the variants of a deployment, and of one of several rivers
 SPANS = ((1, 6), (7, 12), (13, 24))  # leads [h] of a weather run at which degraded rain is described
 LIKE = {(1, 12): 0.82, (13, 24): 0.70}  # correlation of forecast with observed rain by leads, of a good weather model
 SIZES = (0.05, 2.0)  # of errors, among which that of a record is looked for
@@ -43,12 +44,17 @@ def reproduce(data: Path, folder: Path, *, quick: bool = False, progress: Progre
     study = QUICK if quick else FULL
     _require(data, folder, study.rivers)
     results: list[Result] = []
-    rain = {}
+    deployments, rain = {}, {}
+    count = len(study.rivers)
     for i, name in enumerate(study.rivers):
-        told = among(progress, i, len(study.rivers), name)
-        settings, rain[name] = deployed(data, folder / name, name, study, among(told, 0, 3, "deployment"))
-        making, testing = among(told, 1, 3, ROWS), among(told, 2, 3, "test")
-        results += _results(settings, name, folder / name / ROWS, study, making, testing)
+        told = among(among(progress, 0, 2, "deployments"), i, count + 1, name)
+        deployments[name], rain[name] = deployed(data, folder / name, name, study, told)
+    told = among(among(progress, 0, 2, "deployments"), count, count + 1, SHARED)
+    shared = together(deployments, folder / SHARED, study.training, told)
+    for i, (name, settings) in enumerate(deployments.items()):
+        told = among(among(progress, 1, 2, "rows"), i, count, name)
+        making, testing = among(told, 0, 2, ROWS), among(told, 1, 2, "test")
+        results += _results(settings, name, folder / name / ROWS, study, shared, making, testing)
     periods = {name: RIVERS[name].told(study.days) for name in study.rivers}
     text = sun2026_report.page(results, periods, rain, study.told())
     paths = sun2026_report.write(folder, text, results)
@@ -57,10 +63,16 @@ def reproduce(data: Path, folder: Path, *, quick: bool = False, progress: Progre
 
 
 def _results(
-    settings: Settings, name: str, folder: Path, study: Study, making: Progress, forecasting: Progress
+    settings: Settings,
+    name: str,
+    folder: Path,
+    study: Study,
+    shared: tuple[Settings, str] | None,
+    making: Progress,
+    forecasting: Progress,
 ) -> list[Result]:
     """The scores of a river for each forcing: of its deployment, and of the variants of it in a folder."""
-    every, one = rows(settings, name, RIVERS[name], study), {}
+    every, one = rows(settings, name, RIVERS[name], study, shared), {}
     for i, row in enumerate(every):
         one[row.name] = variant(settings, name, row, folder, among(making, i, len(every), row.name))
     found, runs = [], 1 + len(every)

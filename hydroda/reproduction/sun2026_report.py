@@ -28,8 +28,8 @@ NAMES = LABELS | {
     FILTER: "UKF tuned for all leads",
     UKF_1H: "UKF tuned for 1 h",
     ENKF: "EnKF",
-    NETWORKS: "learned gain, mean of seeds",
-    BOTH: "mean of UKF and learned gain",
+    NETWORKS: "networks, mean of seeds",
+    BOTH: "mean of UKF and networks",
 }
 LARGEST, WANTED, BETWEEN = 1.02, 0.95, (3, 12)  # ratios: nowhere beyond the first, the second at these leads [h]
 COVERED, COVERED_HIGH, JUDGED = (88.0, 92.0), 80.0, (1, 6, 12, 24)  # %, leads at which intervals are judged [h]
@@ -50,9 +50,13 @@ def page(
         "# A learned gain inside a rainfall-runoff model, after Sun et al. (2026), EGU26-8698",
         "One forecast every hour of the test period of each catchment, scored at leads "
         f"{', '.join(map(str, LEADS))} h, all methods on the same hours. *hydroda* is what is issued: at each lead the "
-        "UKF, networks beside it (the learned gain), their mean, or a baseline, chosen by the validation part and by "
-        f"later errors. Baselines: {baselines}. The learned gain is the mean of networks from several seeds; each seed "
-        "has a row too, and so have networks whose loss knew the first hours only.",
+        "UKF, networks beside it, a baseline, or a mean of some, chosen by hours that the networks were not trained on "
+        f"and by later errors. Baselines: {baselines}. Networks are trained in two designs, a learned gain and learned "
+        "error levels of the UKF, and that is kept with which forecasts err less in such hours; *networks* is the mean "
+        "of several seeds, each of which has a row too. Other rows: the learned gain where it was not kept, one whose "
+        "loss knew the first hours only, networks that learn parameters of the model too, and a learned gain for "
+        "several rivers at once, those whose model is without snow, trained on all of these but the last (taught "
+        "together, and elsewhere).",
         efforts,
         "## Against the best classical method",
         ratio_table(results),
@@ -164,8 +168,8 @@ def rain_table(rain: Mapping[str, Sequence[tuple[float, float]]]) -> str:
 
 
 def named(method: str) -> str:
-    """A row in words; what has no name of its own is one of the learned gains."""
-    return NAMES.get(method, f"learned gain, {method.replace('_', ' ')}")
+    """A row in words; what has no name of its own is some networks."""
+    return NAMES.get(method, f"networks, {method.replace('_', ' ')}")
 
 
 def _head(first: str, leads: Sequence[int]) -> list[str]:

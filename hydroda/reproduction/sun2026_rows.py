@@ -10,7 +10,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from hydroda import calibrated, comparison, files, learning, retuning, steps, tuning
+from hydroda import calibrated, comparison, designs, files, learning, retuning, steps, tuning
 from hydroda.calibrated import Calibrated
 from hydroda.choice import FILTER, NETWORKS
 from hydroda.domain import store_of
@@ -22,7 +22,9 @@ from hydroda.settings import Filter, Settings
 from hydroda.verification import Sample
 
 LINKED = ("observations", "forecasts")
-FIRST = f"leads_{FIRST_HOURS[0]}_to_{FIRST_HOURS[-1]}"
+FIRST = f"gain_leads_{FIRST_HOURS[0]}_to_{FIRST_HOURS[-1]}"
+GAIN_ALL, OWN_PARAMETERS = "gain_all_leads", "own_parameters"
+TOGETHER, UNSEEN = "taught_together", "taught_elsewhere"
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,30 @@ class Row:
     made: Callable[[Settings, Calibrated, Calibrated | None, Progress], Calibrated]
 
 
-def rows(settings: Settings, name: str, river: River, study: Study) -> tuple[Row, ...]:
-    """Those of a river whose deployment is trained."""
+def rows(
+    settings: Settings, name: str, river: River, study: Study, shared: tuple[Settings, str] | None = None
+) -> tuple[Row, ...]:
+    """Those of a river whose deployment is trained; `shared` is that of several with the same networks, and the river
+    they are not trained on."""
     own, path = settings.filter, store_of(settings).weights_path(name)
     enkf = own.model_copy(update={"name": "ensemble.enkf", "options": {"members": MEMBERS}})
-    lesson = replace(study.training, leads=FIRST_HOURS)
+    first, adjusted = replace(study.training, leads=FIRST_HOURS), replace(study.training, parameters=True)
+    base = _restored(settings, name)
+    assert base is not None and base.taught is not None
+    design = base.taught.report["design"]
+    joint: tuple[Row, ...] = ()
+    if shared is not None and name in {each.id for each in shared[0].catchments}:
+        called = UNSEEN if name == shared[1] else TOGETHER
+        joint = (Row(called, _one(called, NETWORKS), own, partial(_of_several, shared[0])),)
+    gain = Row(GAIN_ALL, _one(GAIN_ALL, NETWORKS), own, partial(_taught, river, study.training, designs.GAIN))
     return (
         Row(UKF_1H, _one(UKF_1H, FILTER), own, partial(_retuned, river, study.search.filter, leads=(1,))),
         Row(ENKF, _one(ENKF, FILTER), enkf, partial(_retuned, river, study.ensemble, thinned=THINNED)),
         Row("networks", _each, own, partial(_issued, path)),
-        Row(FIRST, _one(FIRST, NETWORKS), own, partial(_taught, river, lesson)),
+        *(() if design == designs.GAIN else (gain,)),
+        Row(FIRST, _one(FIRST, NETWORKS), own, partial(_taught, river, first, designs.GAIN)),
+        Row(OWN_PARAMETERS, _one(OWN_PARAMETERS, NETWORKS), own, partial(_taught, river, adjusted, design)),
+        *joint,
     )
 
 
@@ -101,19 +117,31 @@ def _issued(path: Path, one: Settings, base: Calibrated, kept: Calibrated | None
     return _by_networks(base)
 
 
+def _of_several(
+    several: Settings, one: Settings, base: Calibrated, kept: Calibrated | None, progress: Progress
+) -> Calibrated:
+    """With the networks of a deployment of several rivers."""
+    theirs = _restored(several, base.station)
+    assert theirs is not None
+    weights = store_of(several).weights_path(base.station).read_bytes()
+    files.replace(store_of(one).weights_path(base.station), weights)
+    return _by_networks(replace(base, taught=theirs.taught))
+
+
 def _taught(
     river: River,
     effort: learning.Effort,
+    design: str,
     one: Settings,
     base: Calibrated,
     kept: Calibrated | None,
     progress: Progress,
 ) -> Calibrated:
-    """With networks of another lesson. Raises ValueError where they cannot be trained."""
+    """With networks of another lesson or design. Raises ValueError where they cannot be trained."""
     if kept is None or kept.taught is None:
         store_of(one).write_parameters(base.station, replace(base, taught=None).content())
         start, end = time_of(river.taught[0]), time_of(river.validated)
-        (done,) = steps.train(one, [base.station], start, end, progress=progress, effort=effort)
+        (done,) = steps.train(one, [base.station], start, end, progress=progress, effort=effort, design=design)
         if done.failed:
             raise ValueError(done.summary)
         kept = _restored(one, base.station)
