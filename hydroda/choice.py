@@ -1,8 +1,7 @@
-"""Which forecast is issued at each lead: the filter's, that of networks beside it, the open loop with a corrected
-error, or a mean of some, whichever was best in the past.
+"""Which forecast is issued at each lead: the filter's, that of networks beside it, the mean of both, or the open loop
+with a corrected error, whichever was best in the past.
 
-A filter that is best at twelve hours may be beaten at one by the last error, carried on; that is published then. Those
-that err in other ways are better together: means are plain, since weights fitted to a year or two fit these only.
+A filter that is best at twelve hours may be beaten at one by the last error, carried on; that is published then.
 Arrays of discharge [m³/s] are (F, 24, S): issue times, leads, stations.
 """
 
@@ -16,15 +15,9 @@ from hydroda.schema import LEADS
 
 FILTER, NETWORKS, BOTH = "filter", "networks", "filter_and_networks"
 CORRECTIONS = ("open_loop", "decaying_error", "ar1_error", "ar1_log_error")
-WITH_ERROR, ALL = "filter_and_decaying_error", "filter_networks_and_decaying_error"
-MEANS = {
-    BOTH: (FILTER, NETWORKS),
-    WITH_ERROR: (FILTER, "decaying_error"),
-    ALL: (FILTER, NETWORKS, "decaying_error"),
-}
 HARDLY = 1.02  # times the squared error of another that does not count
 NEAR = 1.5  # a lead is judged with those up to so many times as far or as near, else chance would choose at each
-METHODS = (FILTER, NETWORKS, BOTH, *CORRECTIONS, WITH_ERROR, ALL)
+METHODS = (FILTER, NETWORKS, BOTH, *CORRECTIONS)
 
 
 def candidates(
@@ -48,13 +41,12 @@ def candidates(
     left = correction.left(age_hours[:, None] + LEADS[:, None], residual_hours)
     found = {FILTER: np.maximum(of_filter + np.where(np.isfinite(residual), residual, 0.0)[:, None] * left, 0.0)}
     if of_networks is not None:
-        found[NETWORKS] = of_networks
+        found |= {NETWORKS: of_networks, BOTH: 0.5 * (found[FILTER] + of_networks)}
     issue = np.zeros(len(of_filter), "datetime64[ns]")  # no correction depends on the season
     at_issue = observed_at_issue, open_loop_at_issue, age_hours
-    for name in CORRECTIONS:
-        found[name] = correction.apply(name, corrections, issue, LEADS, open_loop, *at_issue)
-    means = {name: parts for name, parts in MEANS.items() if all(part in found for part in parts)}
-    return found | {name: sum(found[part] for part in parts) / len(parts) for name, parts in means.items()}
+    return found | {
+        name: correction.apply(name, corrections, issue, LEADS, open_loop, *at_issue) for name in CORRECTIONS
+    }
 
 
 def best(errors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
@@ -62,7 +54,7 @@ def best(errors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
 
     It is the filter's, unless another has less error in every part; of several such the one with the least on average.
     Errors are held against those of the filter, and a lead is judged with its neighbours.
-    A mean of several is preferred to what is hardly better, the more the rather, since it is less often far off.
+    The mean of filter and networks is preferred to what is hardly better, since it is less often far off.
     """
     chosen = []
     ratios = {name: e / errors[FILTER] for name, e in errors.items()}
@@ -71,8 +63,7 @@ def best(errors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
         parts = {name: ratio[:, near].mean(1) for name, ratio in ratios.items()}
         mean = {name: float(part.mean()) for name, part in parts.items() if (part < 1.0).all()}
         least = min(mean, key=mean.__getitem__, default=FILTER)
-        alike = [name for name in mean if name in MEANS and mean[name] <= HARDLY * mean[least]]
-        chosen.append(max(alike, key=lambda name: len(MEANS[name]), default=least))
+        chosen.append(BOTH if BOTH in mean and mean[BOTH] <= HARDLY * mean[least] else least)
     return tuple(chosen)
 
 

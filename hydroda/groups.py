@@ -12,7 +12,7 @@ import torch
 
 from hydroda import catalogue, cycle, designs, training
 from hydroda.calibrated import GAUGE, Calibrated
-from hydroda.choice import ALL, BOTH, NETWORKS
+from hydroda.choice import BOTH, NETWORKS
 from hydroda.cycle import Batch, Levels
 from hydroda.domain import Domain
 from hydroda.filters.recipe import Build
@@ -86,7 +86,7 @@ def grouped(domain: Domain) -> tuple[tuple[Group, ...], dict[str, str]]:
 def _networks(domain: Domain, member: Calibrated) -> Networks:
     """Those that share in the forecasts of a catchment, none where there are none or not these."""
     taught = member.taught
-    asked_for = {name for names in member.choice.values() for name in names} & {NETWORKS, BOTH, ALL}
+    asked_for = {name for names in member.choice.values() for name in names} & {NETWORKS, BOTH}
     if taught is None or not asked_for or not domain.settings.filter.networks:
         return Networks("", {})
     path = domain.store.weights_path(member.station)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from hydroda import intervals
-from hydroda.choice import ALL, BOTH, FILTER, METHODS, NETWORKS, WITH_ERROR
+from hydroda.choice import BOTH, FILTER, METHODS, NETWORKS
 from hydroda.schema import LEADS
 
 DELAY = 6  # hours until an observation is asked for
@@ -22,7 +22,7 @@ ENOUGH = 480.0  # hours of forecasts that make an error a reason
 CLEARLY = 2.0  # times the squared error of another, where a method stands back; one flood makes 1.2 of nothing
 WATCHED = np.array((1, 3, 6, 12, 24))  # leads at which methods are compared
 NEAREST = np.abs(LEADS[:, None] - WATCHED).argmin(1)  # for each lead, the one of these that speaks for it
-LADDER = (ALL, BOTH, NETWORKS, WITH_ERROR, FILTER, "ar1_log_error", "ar1_error", "decaying_error", "open_loop")
+LADDER = (BOTH, NETWORKS, FILTER, "ar1_log_error", "ar1_error", "decaying_error", "open_loop")
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,6 @@ def empty(count: int) -> Ledger:
     forecasts = np.full((KEPT, *methods), np.nan, np.float32)
     widening = np.zeros((intervals.CLASSES, LEADS.size, count))
     return Ledger(nothing, nothing, forecasts, np.zeros(methods), np.zeros(methods), widening)
-
-
-def completed(ledger: Ledger) -> Ledger:
-    """One of a version that knew only the first of the methods, which has seen nothing of the others."""
-    missing = len(METHODS) - len(ledger.squares)
-    before, after = ((0, missing), (0, 0), (0, 0)), ((0, 0), (0, missing), (0, 0), (0, 0))
-    return replace(
-        ledger,
-        forecasts=np.pad(ledger.forecasts, after, constant_values=np.nan),
-        squares=np.pad(ledger.squares, before),
-        weights=np.pad(ledger.weights, before),
-    )
 
 
 def picked(ledger: Ledger, index: Sequence[int]) -> Ledger:
@@ -126,7 +114,7 @@ def reasons(chosen: np.ndarray, method: np.ndarray) -> list[str]:
 def guarded(ledger: Ledger, method: np.ndarray) -> np.ndarray:
     """The methods (24, c) to issue instead of those chosen.
 
-    A method whose squared error of late was twice that of one further down the ladder, from means and networks over
+    A method whose squared error of late was twice that of one further down the ladder, from mean and networks over
     filter and corrections to the open loop, leaves it to the best of these.
     """
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -16,7 +16,7 @@ from torch import Tensor
 from hydroda.cycle import Moment
 from hydroda.filters.beliefs import mapped, named
 from hydroda.filters.nested import built, kind
-from hydroda.ledger import Ledger, completed
+from hydroda.ledger import Ledger
 
 FORMAT = "hydroda belief 2"
 
@@ -59,7 +59,7 @@ def groups_of(ds: xr.Dataset) -> list[Saved]:
         lead = f"g{i}_"
         own = {str(name).removeprefix(lead): ds[name].values for name in ds.variables if str(name).startswith(lead)}
         stations, fingerprints = (tuple(map(str, own.pop(name))) for name in ("station_id", "fingerprint"))
-        ledger = completed(Ledger(**{f.name: np.array(own.pop(f"ledger.{f.name}")) for f in fields(Ledger)}))
+        ledger = Ledger(**{f.name: np.array(own.pop(f"ledger.{f.name}")) for f in fields(Ledger)})
         tensors = {name: torch.from_numpy(np.array(values)) for name, values in own.items()}
         open_loop = tensors.pop("open_loop")
         belief = built(str(ds.attrs[f"{lead}belief"]), {n.removeprefix("belief."): t for n, t in tensors.items()})

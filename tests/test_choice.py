@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hydroda import choice, correction
-from hydroda.choice import ALL, BOTH, FILTER, MEANS, METHODS, NETWORKS, WITH_ERROR
+from hydroda.choice import BOTH, FILTER, METHODS, NETWORKS
 from hydroda.correction import Correction
 from hydroda.schema import LEADS
 
@@ -20,17 +20,15 @@ def every(networks=NETS, memory=(0.0, 0.0), seen=SEEN):
     return choice.candidates(FLOW, networks, OPEN, np.array(memory), [FITTED, FITTED], seen, MODELLED, ANALYSED, AGE)
 
 
-def test_candidates_are_the_filter_the_networks_the_corrections_and_means():
+def test_candidates_are_the_filter_the_networks_their_mean_and_the_corrections():
     found = every()
-    assert set(found) == set(METHODS)
+    assert tuple(found) == METHODS
     np.testing.assert_array_equal(found[BOTH], (FLOW + NETS) / 2)
     decay = np.exp(-(AGE[:, None] + LEADS[:, None]) / 6.0)
     np.testing.assert_allclose(
         found["decaying_error"], np.maximum(OPEN + decay * (SEEN - MODELLED)[:, None], 0.0), rtol=1e-12
     )
-    for name, parts in MEANS.items():
-        np.testing.assert_allclose(found[name], np.mean([found[part] for part in parts], 0), rtol=1e-12)
-    assert set(every(None)) == set(METHODS) - {NETWORKS, BOTH, ALL}
+    assert set(every(None)) == set(METHODS) - {NETWORKS, BOTH}
     assert set(choice.CORRECTIONS) < set(correction.BASELINES)
 
 
@@ -64,8 +62,6 @@ def errors(**values):
         ({NETWORKS: (0.80, 0.80), BOTH: (0.81, 0.81)}, BOTH),  # hardly better is no reason
         ({NETWORKS: (0.80, 0.80), BOTH: (0.83, 0.83)}, NETWORKS),
         ({NETWORKS: (0.80, 0.80), BOTH: (0.60, 1.01)}, NETWORKS),
-        ({NETWORKS: (0.80, 0.80), BOTH: (0.80, 0.80), ALL: (0.81, 0.81)}, ALL),  # the more the rather
-        ({"decaying_error": (0.9, 0.9), WITH_ERROR: (0.91, 0.91)}, WITH_ERROR),
     ],
 )
 def test_another_than_the_filter_must_be_better_in_every_part(others, expected):

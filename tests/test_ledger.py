@@ -1,7 +1,5 @@
 """What became of past forecasts: when they are looked at, how widths move, and when a method stands back."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -100,20 +98,6 @@ def test_a_method_that_erred_clearly_more_leaves_it_to_the_best_below(chosen, fa
     assert told[2] == "" and bool(told[0]) == (expected != chosen)
     if told[0]:
         assert "1-24 h" in told[0] and chosen.replace("_", " ") in told[0] and expected.replace("_", " ") in told[0]
-
-
-def test_a_ledger_of_fewer_methods_knows_nothing_of_the_others():
-    state = erring(open_loop=0.5)
-    known = METHODS.index("decaying_error")
-    fewer = replace(
-        state, forecasts=state.forecasts[:, :known], squares=state.squares[:known], weights=state.weights[:known]
-    )
-    again = ledger.completed(fewer)
-    for name, values in vars(state).items():
-        assert getattr(again, name).shape == values.shape
-    np.testing.assert_array_equal(again.squares[:known], state.squares[:known])
-    assert not again.weights[known:].any() and np.isnan(again.forecasts[:, known:]).all()
-    np.testing.assert_array_equal(ledger.completed(state).squares, state.squares)
 
 
 def test_days_are_no_reason():

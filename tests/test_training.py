@@ -65,6 +65,26 @@ def test_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
     assert one.updates.tolist() == [2 * 1 + 4 * 3] * NETS
 
 
+def test_networks_are_judged_by_the_mean_of_their_weights_of_late(tmp_path, monkeypatch):
+    """First the plain mean of all steps, then with a memory of four; with a memory of one the weights themselves."""
+    seen: list[Tensor] = []
+    step = training._adam
+
+    def spied(state: training.State, *rest: Any) -> None:
+        step(state, *rest)
+        seen.append(state.weights)
+
+    monkeypatch.setattr(training, "_adam", spied)
+    _, state = training.train(start(), task(), replace(PLAN, memory=4), tmp_path / "mean")
+    mean = seen[0]
+    for k, weights in enumerate(seen[1:], 2):
+        mean = mean + (weights - mean) / min(k, 4)
+    torch.testing.assert_close(state.mean, mean)
+    assert not torch.allclose(state.mean, state.weights)
+    _, state = training.train(start(), task(), PLAN, tmp_path / "last")
+    assert torch.equal(state.mean, state.weights)
+
+
 def test_training_learns_and_tells_how_it_goes(tmp_path):
     told: list[str] = []
     plan = replace(PLAN, iterations=14)
