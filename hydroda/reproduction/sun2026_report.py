@@ -51,10 +51,10 @@ def page(
         "One forecast every hour of the test period of each catchment, scored at leads "
         f"{', '.join(map(str, LEADS))} h, all methods on the same hours. *hydroda* is what is issued: at each lead the "
         "UKF, networks beside it, the mean of both, or a baseline, chosen by hours that the networks were not trained "
-        f"on and by later errors. Baselines: {baselines}. Networks are trained in two designs, a learned gain and learned "
-        "error levels of the UKF, and that is kept with which forecasts err less in such hours; *networks* is the mean "
-        "of several seeds, each of which has a row too. Other rows: the learned gain where it was not kept, one whose "
-        "loss knew the first hours only, networks that learn parameters of the model too, and a learned gain for "
+        f"on and by later errors. Baselines: {baselines}. Networks are trained in two designs, a learned gain and "
+        "learned error levels of the UKF, and that is kept with which forecasts err less in such hours; *networks* is "
+        "the mean of several seeds, each of which has a row too. Other rows: the learned gain where it was not kept, "
+        "one whose loss knew the first hours only, networks that learn parameters of the model too, and a learned gain for "
         "several rivers at once, those whose model is without snow, trained on all of these but the last (taught "
         "together, and elsewhere).",
         efforts,
