@@ -54,8 +54,8 @@ def page(
         f"on and by later errors. Baselines: {baselines}. Networks are trained in two designs, a learned gain and "
         "learned error levels of the UKF, and that is kept with which forecasts err less in such hours; *networks* is "
         "the mean of several seeds, each of which has a row too. Other rows: the learned gain where it was not kept, "
-        "one whose loss knew the first hours only, networks that learn parameters of the model too, and a learned gain for "
-        "several rivers at once, those whose model is without snow, trained on all of these but the last (taught "
+        "one whose loss knew the first hours only, networks that learn parameters of the model too, and a learned gain "
+        "for several rivers at once, those whose model is without snow, trained on all of these but the last (taught "
         "together, and elsewhere).",
         efforts,
         "## Against the best classical method",
