@@ -178,7 +178,8 @@ def test_a_source_knows_the_contract_only():
 
 def test_only_steps_know_the_store_and_only_who_drives_a_deployment_knows_the_steps():
     """Flows, the command line, and the study that makes deployments as a person would."""
-    driving = {"hydroda.__main__", "hydroda.reproduction.sun2026", "hydroda.reproduction.sun2026_rows"}
+    study = {f"hydroda.reproduction.sun2026{part}" for part in ("", "_rows", "_together")}
+    driving = {"hydroda.__main__"} | study
     assert {n for n, t in ALL.items() if "hydroda.steps" in t} <= driving | {
         n for n in MODULES if n.startswith("flows.")
     }
