@@ -18,6 +18,7 @@ CORRECTIONS = ("open_loop", "decaying_error", "ar1_error", "ar1_log_error")
 HARDLY = 1.02  # times the squared error of another that does not count
 NEAR = 1.5  # a lead is judged with those up to so many times as far or as near, else chance would choose at each
 METHODS = (FILTER, NETWORKS, BOTH, *CORRECTIONS)
+CLASSICAL = (FILTER, *CORRECTIONS)  # what needs no training
 
 
 def candidates(

@@ -6,7 +6,6 @@ filter they were not tuned for is at a disadvantage.
 """
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,9 +95,7 @@ def deployment(settings: Settings, own: Filter, folder: Path, linked: Sequence[s
     source, target = store_of(settings).folder, store_of(one).folder
     target.mkdir(parents=True, exist_ok=True)
     for name in linked:
-        link = target / name
-        if (source / name).exists() and not link.exists():  # relative, so that both may be moved together
-            link.symlink_to(os.path.relpath((source / name).resolve(), target.resolve()), target_is_directory=True)
+        files.link(source / name, target / name)
     return one
 
 

@@ -65,3 +65,10 @@ def clean(*paths: Path) -> Iterator[list[Path]]:
     finally:
         for temp in temps:
             temp.unlink(missing_ok=True)
+
+
+def link(source: Path, place: Path) -> None:
+    """A relative link to a folder, if that is there and the link is not, so that both may be moved together."""
+    if source.exists() and not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(os.path.relpath(source.resolve(), place.parent.resolve()), target_is_directory=True)

@@ -62,7 +62,7 @@ class Lesson:
     def ratios(self) -> dict[str, float]:
         """Of every method, the mean over leads of its squared error over that of the best classical forecast."""
         every = self.judged.errors | {"issued": self.judged.issued}
-        classical = np.min([self.judged.errors[name] for name in (choice.FILTER, *choice.CORRECTIONS)], 0)
+        classical = np.min([self.judged.errors[name] for name in choice.CLASSICAL], 0)
         return {name: round(float((each / classical).mean()), 4) for name, each in every.items()}
 
     def report(self) -> dict[str, Any]:
@@ -278,7 +278,7 @@ def _classical(
     moments, _ = tuning.analyses(rows, known, 1)
     found = tuning.forecasts(rows, known, moments[:: tuning.EVERY], lambda at: known.forcing[at])
     every = fitting.candidates(found, calibrated.correction, area, calibrated.residual_hours)
-    classical = [every[name] for name in (choice.FILTER, *choice.CORRECTIONS)]
+    classical = [every[name] for name in choice.CLASSICAL]
     errors = [
         [np.nanmean((of(values) - of(found.observed)) ** 2, 1) for of in (np.abs, np.sqrt)] for values in classical
     ]

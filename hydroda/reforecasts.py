@@ -4,7 +4,7 @@ Rain as observed flatters every method, and most of all those that a wrong rain 
 weather forecasts of the years a catchment is calibrated on, they decide what is issued with such weather, and how wide.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,10 +14,12 @@ from hydroda import known, window
 from hydroda.schema import LEADS
 from hydroda.settings import Settings
 from hydroda.store import Store
+from hydroda.tuning import Weather
+from hydroda.units import HOUR
 from hydroda.window import View
 
 
-def weather(settings: Settings, store: Store, view: View, forcings: Sequence[str]) -> Callable[[Tensor], Tensor] | None:
+def weather(settings: Settings, store: Store, view: View, forcings: Sequence[str]) -> Weather | None:
     """From positions (24, f) in a view of one station of the lead hours of forecasts to their forcing (24, f, m), by
     the newest weather runs there were at the cut-off of each; NaN from the first hour on that no run told the rain of.
     None where the store holds no weather forecasts.
@@ -27,7 +29,7 @@ def weather(settings: Settings, store: Store, view: View, forcings: Sequence[str
     if not told.sizes["record"]:
         return None
     table = known.forecast_table(told, ids)
-    first = int((table.time.min() - view.hours[0]) / np.timedelta64(1, "h"))
+    first = int((table.time.min() - view.hours[0]) // HOUR)
 
     def of_lead_hours(at: Tensor) -> Tensor:
         issue = at[0].numpy() - 1

@@ -55,8 +55,8 @@ def scales(states: Tensor, runoff: Tensor, stores: Tensor, *, rain: bool = False
 
     A store that forgets within a day may be corrected by as much as the flow is wrong, one that remembers by three
     tenths of that, and one that remembers for months not at all: a soil that dry weeks fill little by little shows in
-    no flow, and so in no loss, before the rain that ends them. The error of the rain may be
-    corrected where `rain` says so; what a network learns of it in one year is often wrong in another.
+    no flow, and so in no loss, before the rain that ends them. The error of the rain may be corrected where `rain` says
+    so; what a network learns of it in one year is often wrong in another.
     """
     content = torch.where(stores, states.mean(0), 1.0)
     logs = (states.clamp(min=0.0) + EMPTY * content).log()

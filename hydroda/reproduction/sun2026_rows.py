@@ -46,9 +46,9 @@ def rows(
     own, path = settings.filter, store_of(settings).weights_path(name)
     enkf = own.model_copy(update={"name": "ensemble.enkf", "options": {"members": MEMBERS}})
     first, adjusted = replace(study.training, leads=FIRST_HOURS), replace(study.training, parameters=True)
-    base = _restored(settings, name)
-    assert base is not None and base.taught is not None
-    design = base.taught.report["design"]
+    taught = restored(settings, name).taught
+    assert taught is not None
+    design = taught.report["design"]
     joint: tuple[Row, ...] = ()
     if shared is not None and name in {each.id for each in shared[0].catchments}:
         called = UNSEEN if name == shared[1] else TOGETHER
@@ -79,17 +79,19 @@ def _each(sample: Sample) -> dict[str, xr.DataArray]:
 def variant(settings: Settings, name: str, row: Row, folder: Path, progress: Progress) -> Settings:
     """The deployment of a row, made as far as it is not there."""
     one = comparison.deployment(settings, row.filter, folder / row.name, LINKED)
-    base, kept = (_restored(each, name) for each in (settings, one))
-    assert base is not None
+    base = restored(settings, name)
+    kept = restored(one, name) if store_of(one).read_parameters(name) else None
     fits = kept is not None and kept.report == base.report
     found = row.made(one, base, kept if fits else None, progress)
     store_of(one).write_parameters(name, found.content())
     return one
 
 
-def _restored(settings: Settings, name: str) -> Calibrated | None:
+def restored(settings: Settings, name: str) -> Calibrated:
+    """What was found of a river of a deployment, which is calibrated."""
     content = store_of(settings).read_parameters(name)
-    return None if content is None else calibrated.restore(content)
+    assert content is not None
+    return calibrated.restore(content)
 
 
 def _retuned(
@@ -121,8 +123,7 @@ def _of_several(
     several: Settings, one: Settings, base: Calibrated, kept: Calibrated | None, progress: Progress
 ) -> Calibrated:
     """With the networks of a deployment of several rivers."""
-    theirs = _restored(several, base.station)
-    assert theirs is not None
+    theirs = restored(several, base.station)
     weights = store_of(several).weights_path(base.station).read_bytes()
     files.replace(store_of(one).weights_path(base.station), weights)
     return _by_networks(replace(base, taught=theirs.taught))
@@ -144,8 +145,7 @@ def _taught(
         (done,) = steps.train(one, [base.station], start, end, progress=progress, effort=effort, design=design)
         if done.failed:
             raise ValueError(done.summary)
-        kept = _restored(one, base.station)
-        assert kept is not None
+        kept = restored(one, base.station)
     return _by_networks(kept)
 
 

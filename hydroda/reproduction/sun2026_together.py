@@ -1,17 +1,16 @@
 """One set of networks for several rivers of `sun2026`, among them one that it is not trained on."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hydroda import calibrated, designs, learning, steps
+from hydroda import designs, files, learning, steps
 from hydroda.domain import store_of
 from hydroda.progress import Progress
+from hydroda.reproduction.sun2026_rows import LINKED, restored
 from hydroda.settings import Settings
 
-FOLDERS = ("observations", "forecasts")
 LEAST = 3  # rivers: two to be taught on and one that is not
 
 
@@ -23,7 +22,7 @@ def together(
     each river four static attributes. What is there already is not made again. Raises ValueError where it cannot be
     trained.
     """
-    found = {name: calibrated.restore(_parameters(settings, name)) for name, settings in deployments.items()}
+    found = {name: restored(settings, name) for name, settings in deployments.items()}
     models = {name: (each.model, each.temperature) for name, each in found.items()}
     ((most, count),) = Counter(models.values()).most_common(1)
     names = [name for name, model in models.items() if model == most]
@@ -35,28 +34,13 @@ def together(
     one = first.model_copy(update={"deployment": there, "catchments": catchments})
     store = store_of(one)
     for name in names:
-        _link(store_of(deployments[name]).folder, store.folder, name)
-        kept = store.read_parameters(name)
-        if kept is None or kept["report"] != found[name].report:
+        for folder_of in LINKED:
+            files.link(store_of(deployments[name]).folder / folder_of / name, store.folder / folder_of / name)
+        if store.read_parameters(name) is None or restored(one, name).report != found[name].report:
             store.write_parameters(name, replace(found[name], taught=None).content())
-    if any(calibrated.restore(_parameters(one, name)).taught is None for name in names):
+    if any(restored(one, name).taught is None for name in names):
         how = {"design": designs.GAIN, "together": True, "unseen": names[-1:]}
         done = steps.train(one, names[:-1], progress=progress, effort=effort, **how)  # type: ignore[arg-type]
         if failed := [each.summary for each in done if each.failed]:
             raise ValueError("; ".join(failed))
     return one, names[-1]
-
-
-def _parameters(settings: Settings, name: str) -> Mapping[str, object]:
-    content = store_of(settings).read_parameters(name)
-    assert content is not None
-    return content
-
-
-def _link(source: Path, target: Path, name: str) -> None:
-    """What was observed and forecast of a river, as a relative link, so that both may be moved together."""
-    for folder in FOLDERS:
-        link = target / folder / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if (source / folder / name).exists() and not link.exists():
-            link.symlink_to(os.path.relpath((source / folder / name).resolve(), link.parent.resolve()))
