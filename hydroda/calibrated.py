@@ -30,11 +30,22 @@ class Taught:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """What a filter was tuned to: parameters of the model by name, errors by state, and of the gauge [mm/h], as (share,
+    base), and the memory [h] of the residual of an analysis in forecasts, 0 for none."""
+
+    parameters: dict[str, float]
+    errors: dict[str, tuple[float, float]]
+    residual_hours: float
+
+
+@dataclass(frozen=True)
 class Calibrated:
     """One catchment: parameters by name; errors by state, and of the gauge [mm/h], as (share, base); by forcing of the
     lead hours, what is issued at each lead (24,), as in `choice`, and factors (class, 24) on the spread of the filter,
     with the flows [m³/s] between classes as in `intervals`; what is believed of its gauge and its weather; its
-    baselines; networks that were trained for it; memory [h] of the residual of an analysis in forecasts, 0 for none.
+    baselines; networks that were trained for it; memory [h] of the residual of an analysis in forecasts, 0 for none;
+    and what the filter is tuned to without a part of the record, for each part, with which it is judged there.
 
     `report` says on what and how well it was calibrated; nothing is computed from it.
     """
@@ -53,6 +64,7 @@ class Calibrated:
     report: dict[str, Any]
     taught: Taught | None = None
     residual_hours: float = 0.0
+    apart: tuple[Tuned, ...] = ()
 
     def content(self) -> dict[str, Any]:
         """For a JSON file."""
@@ -72,7 +84,7 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
         raise ValueError(f"format is {content.get('format')!r}, expected {FORMAT!r}: calibrate again")
     try:
         own = {key: value for key, value in content.items() if key != "format"}
-        own["errors"] = {name: tuple(pair) for name, pair in own["errors"].items()}
+        own["errors"] = _pairs(own["errors"])
         own["spread"] = {name: tuple(map(tuple, factors)) for name, factors in own["spread"].items()}
         own["between"] = tuple(own["between"])
         own["choice"] = {name: tuple(methods) for name, methods in own["choice"].items()}
@@ -80,6 +92,7 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
         climate = own["climate"]
         own["climate"] = Climate(**{**climate, "temperature": tuple(climate["temperature"])})
         own["correction"] = correction.restore(own["correction"])
+        own["apart"] = tuple(_tuned(each) for each in own.get("apart", ()))
         taught = own.get("taught")
         own["taught"] = None if taught is None else Taught(**taught)
         catchment = Calibrated(**own)
@@ -98,3 +111,11 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
                 f"{LEADS.size} leads: calibrate again"
             )
     return catchment
+
+
+def _tuned(content: Mapping[str, Any]) -> Tuned:
+    return Tuned(**{**content, "errors": _pairs(content["errors"])})
+
+
+def _pairs(errors: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    return {name: tuple(pair) for name, pair in errors.items()}

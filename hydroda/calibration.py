@@ -12,10 +12,11 @@ import xarray as xr
 from scores import continuous
 from torch import Tensor
 
+from hydroda import quarters
 from hydroda.cycle import trajectory
 from hydroda.models.model import Model
 from hydroda.progress import Progress, silent
-from hydroda.search import QUARTER, loss_of_quarters, minimised
+from hydroda.search import minimised
 
 NEEDED = 30 * 24  # hours with an observation
 SPIN_UP = 4400  # hours before a chunk: half a year fills all but the slowest stores
@@ -53,7 +54,7 @@ def fit_model(
     """Fits the `role` "model" parameters; the others keep their defaults.
 
     Forcing (T, m) is complete, runoff `observed` (T,) [mm/h] has NaN where missing, `scored` (T,) marks the hours that
-    count; those before it fill the stores. The loss is `search.loss_of_quarters`: one great flood shall not buy its fit
+    count; those before it fill the stores. The loss is `quarters.loss`: one great flood shall not buy its fit
     with the water balance of all other seasons.
 
     A short record is fitted equally well by very different parameters. Hours marked by `validation` (T,) are therefore
@@ -87,9 +88,9 @@ def fit_model(
 
     def loss(values: np.ndarray) -> np.ndarray:
         p = torch.from_numpy(parameters(values))
-        losses = loss_of_quarters(_square_errors(model, p, *chunks) / np.nanvar(target))
+        losses = quarters.loss(_square_errors(model, p, *chunks) / np.nanvar(target))
         if held is not None:
-            tried.append((values, losses, loss_of_quarters(_square_errors(model, p, *held_chunks) / np.nanvar(target))))
+            tried.append((values, losses, quarters.loss(_square_errors(model, p, *held_chunks) / np.nanvar(target))))
         return losses
 
     found = minimised(
@@ -136,7 +137,7 @@ def _square_errors(model: Model, p: Tensor, forcing: Tensor, target: Tensor) -> 
     p = p.unsqueeze(0)
     seen = torch.isfinite(target)
     first = int(torch.argmax(seen.any(1).to(torch.int8)))
-    blocks = max(1, round((len(target) - first) / QUARTER))
+    blocks = quarters.number(len(target) - first)
     length = -(-(len(target) - first) // blocks)
     total = torch.zeros(blocks, target.shape[1], p.shape[1], dtype=p.dtype)
     with torch.inference_mode():

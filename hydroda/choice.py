@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hydroda import correction
+from hydroda import correction, quarters
 from hydroda.correction import Correction
 from hydroda.schema import LEADS
 
 FILTER, NETWORKS, BOTH = "filter", "networks", "filter_and_networks"
 CORRECTIONS = ("open_loop", "decaying_error", "ar1_error", "ar1_log_error")
-HARDLY = 1.02  # times the squared error of another that does not count
+HARDLY = 0.02  # of the logarithm of an error, a difference that does not count
+MOSTLY = 0.75  # of the parts of the past in which a method must be better that is to take the place of the usual one
 NEAR = 1.5  # a lead is judged with those up to so many times as far or as near, else chance would choose at each
 METHODS = (FILTER, NETWORKS, BOTH, *CORRECTIONS)
 CLASSICAL = (FILTER, *CORRECTIONS)  # what needs no training
@@ -36,7 +37,7 @@ def candidates(
     (F, S), as in `correction.apply`.
 
     To the run of the model from the analysis what is left of the residual of that is added (observation less analysis,
-    with a memory (S,) of `residual_hours`): a gain that is good for a day leaves the first hours to it.
+    with a memory of `residual_hours`, (S,) or (F, 1, S)): a gain that is good for a day leaves the first hours to it.
     """
     residual = observed_at_issue - analysis_at_issue
     left = correction.left(age_hours[:, None] + LEADS[:, None], residual_hours)
@@ -51,20 +52,28 @@ def candidates(
 
 
 def best(errors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """The method (24,) for each lead from mean squared errors (part, 24) of all in several parts of the past.
+    """The method (24,) for each lead from mean squared errors (part, 24) of all in several parts of the past, over the
+    variance of what was observed.
 
-    It is the filter's, unless another has less error in every part; of several such the one with the least on average.
-    Errors are held against those of the filter, and a lead is judged with its neighbours.
-    The mean of filter and networks is preferred to what is hardly better, since it is less often far off.
+    It is the mean of filter and networks, unless there are none or it is worse than the filter, which it is then: two
+    that err apart are less often far off. Another takes its place where its loss is less (`quarters.loss`), and its
+    error in three parts of four: one great flood does not decide what is issued in all others. A lead is judged with
+    its neighbours.
     """
     chosen = []
-    ratios = {name: e / errors[FILTER] for name, e in errors.items()}
+    losses = {name: quarters.loss(e) for name, e in errors.items()}
+    logs = {name: np.log(e + quarters.PERFECT) for name, e in errors.items()}
     for lead in LEADS:
         near = (lead <= NEAR * LEADS) & (NEAR * lead >= LEADS)
-        parts = {name: ratio[:, near].mean(1) for name, ratio in ratios.items()}
-        mean = {name: float(part.mean()) for name, part in parts.items() if (part < 1.0).all()}
-        least = min(mean, key=mean.__getitem__, default=FILTER)
-        chosen.append(BOTH if BOTH in mean and mean[BOTH] <= HARDLY * mean[least] else least)
+        loss = {name: float(own[near].mean()) for name, own in losses.items()}
+        parts = {name: own[:, near].mean(1) for name, own in logs.items()}
+        usual = BOTH if BOTH in loss and loss[BOTH] <= loss[FILTER] + HARDLY else FILTER
+        better = {
+            name: own
+            for name, own in loss.items()
+            if own < loss[usual] - HARDLY and (parts[name] < parts[usual]).mean() >= MOSTLY
+        }
+        chosen.append(min(better, key=better.__getitem__, default=usual))
     return tuple(chosen)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hydroda.filters.algebra import product
 from hydroda.filters.beliefs import Belief, Ensemble, chosen, named
-from hydroda.filters.nested import TwoBiases
+from hydroda.filters.nested import Committee, TwoBiases
 from hydroda.filters.networks import Trained
 from hydroda.filters.noise import Noise, address
 from hydroda.filters.recipe import Filter, Hour, System, Unknowns
@@ -266,14 +266,18 @@ def rollout(batch: Batch, belief: Belief, open_loop: Tensor, forcing: Tensor, ho
             median, *theirs = torch.stack(list(ahead(world, belief.mean, forcing, bias))).unbind(-1)
             networks = torch.stack(theirs, 1) if theirs else None
             background = torch.stack(list(ahead(batch.system, open_loop, forcing)))[..., 0]
+        alone = batch.filter.alone or batch.filter  # spread and members are the filter's: networks need not come along
+        if isinstance(belief, Committee):
+            belief = belief.state
         for i in range(LEADS.size):
             u = forcing[i].unsqueeze(1)
             nothing = torch.full((u.shape[0], 1), torch.nan, dtype=u.dtype)
-            belief = batch.filter.forecast(belief, Hour(u, nothing, batch.noise(hours + 1 + i)))
-            spread = batch.filter.observe(belief).cov + world.observation_error(median[i, :, None])
+            belief = alone.forecast(belief, Hour(u, nothing, batch.noise(hours + 1 + i)))
+            spread = alone.observe(belief).cov + world.observation_error(median[i, :, None])
             variance.append(spread[:, 0, 0])
             whole = belief.state if isinstance(belief, TwoBiases) else belief
             if isinstance(whole, Ensemble):
-                members.append(world.see(whole.members - bias)[..., 0].T)
+                truth = whole.members if held is None else whole.members - bias
+                members.append(alone.system.see(truth)[..., 0].T)
         every = torch.stack(members) if members else None
         return Rollout(median, torch.stack(variance), background, every, networks)

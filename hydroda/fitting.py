@@ -1,22 +1,23 @@
 """Calibration of one catchment from the store: its gauge, its weather, its model, its baselines, its filter."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from hydroda import choice, correction, intervals, known, quality, reforecasts, tuning, window
-from hydroda.calibrated import GAUGE, Calibrated
+from hydroda import choice, correction, intervals, known, quality, quarters, reforecasts, tuning, window
+from hydroda.calibrated import GAUGE, Calibrated, Tuned
 from hydroda.calibration import ModelFit, fit_model, runoff
 from hydroda.correction import Correction
-from hydroda.cycle import Batch
+from hydroda.cycle import Batch, Levels
+from hydroda.groups import batch as batch_of
 from hydroda.groups import build_filter, build_model
 from hydroda.intervals import Factors
 from hydroda.models.model import Model
-from hydroda.progress import Progress
+from hydroda.progress import Progress, among
 from hydroda.quality import Limits
-from hydroda.schema import LEADS, hours
+from hydroda.schema import hours
 from hydroda.settings import Catchment, Settings
 from hydroda.store import Store
 from hydroda.units import HOUR, floor_hour, iso, m3_per_second
@@ -58,7 +59,8 @@ class Record(NamedTuple):
 
 class Judged(NamedTuple):
     """What is issued at each lead, by forcing of the lead hours; the flows [m³/s] between classes, and factors on the
-    spread of each, likewise; and with the weather as observed the mean squared errors (24,) [mm²/h²] of all methods."""
+    spread of each, likewise; and with the weather as observed the mean squared errors (part, 24) of all methods in
+    parts of the past, over the variance of what was observed."""
 
     choice: dict[str, tuple[str, ...]]
     between: tuple[float, ...]
@@ -67,8 +69,8 @@ class Judged(NamedTuple):
 
     @property
     def issued(self) -> np.ndarray:
-        """The errors of what is issued."""
-        return np.array([self.errors[name][i] for i, name in enumerate(self.choice["observed"])])
+        """The errors (part, 24) of what is issued."""
+        return np.stack([self.errors[name][:, i] for i, name in enumerate(self.choice["observed"])], -1)
 
 
 def fit(
@@ -109,32 +111,32 @@ def fit(
         past = tuning.past(record.forcing, record.observed, fitted.states, scored)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
-    baseline = _square_errors(baselines, record, open_loop, catchment.area_km2)
-    batch, memory = tuned(
-        settings,
-        record.model,
-        fitted.parameters,
-        past,
-        effort.filter,
-        lambda fraction, text: progress(0.5 + 0.45 * fraction, text),
+    whole, *others = _tuned_apart(
+        settings, record.model, fitted.parameters, past, effort.filter, lambda f, text: progress(0.5 + 0.45 * f, text)
     )
-    found = judged(batch, past, baselines, catchment.area_km2, memory, archived=record.archived)
-    progress(1.0, "done")
-    names, own = [p.name for p in record.model.parameters], batch.parameters[0, 0].tolist()
-    return Calibrated(
+    found = Calibrated(
         station=catchment.id,
         model=settings.model.name,
         temperature=record.temperature,
-        parameters=dict(zip(names, own, strict=True)),
-        errors=errors_of(record.model, batch.levels),
-        choice=found.choice,
-        between=found.between,
-        spread=found.spread,
+        **vars(whole),
+        apart=tuple(others),
+        choice={},
+        between=(),
+        spread={},
         limits=record.limits,
         climate=record.climate,
         correction=baselines,
-        residual_hours=memory,
-        report=_report(settings, start, validation, end, fitted, found, baseline, record.observed[scored]),
+        report={},
+    )
+    own = batch_of(apart(found), settings).rows(parts(found, past))
+    best = judged(own, past, found, catchment.area_km2, archived=record.archived)
+    progress(1.0, "done")
+    return replace(
+        found,
+        choice=best.choice,
+        between=best.between,
+        spread=best.spread,
+        report=_report(settings, start, validation, end, fitted, best),
     )
 
 
@@ -161,6 +163,29 @@ def record_of(
     return Record(stretch, scored, *own, archived)
 
 
+def _tuned_apart(
+    settings: Settings,
+    model: Model,
+    parameters: np.ndarray,
+    past: tuning.Past,
+    effort: tuple[int, int],
+    progress: Progress,
+) -> list[Tuned]:
+    """What the filter is tuned to on the whole record, and without each part of it, if there are as many.
+
+    The filter runs with the first; judged by that it would seem better than it is, and than networks that are judged in
+    hours they were not trained on. The others are searched half as long.
+    """
+    count = tuning.PARTS if np.unique(past.parts).size == tuning.PARTS else 0
+    found = [tuned(settings, model, parameters, past, effort, among(progress, 0, 2, "whole record"))]
+    generations, population = effort
+    half, later = (max(generations // 2, 1), population), among(progress, 1, 2, "apart")
+    for part in range(count):
+        told = among(later, part, count, f"without part {part + 1}")
+        found.append(tuned(settings, model, parameters, past.without(part), half, told))
+    return found
+
+
 def tuned(
     settings: Settings,
     model: Model,
@@ -169,9 +194,8 @@ def tuned(
     effort: tuple[int, int],
     progress: Progress,
     leads: Sequence[int] = tuning.EVERY_LEAD,
-) -> tuple[Batch, float]:
-    """The filter of the settings with the error levels that are best for `leads` [h] among generations × population, a
-    row for each stretch, and the memory [h] of residuals."""
+) -> Tuned:
+    """What the filter of the settings forecasts best with for `leads` [h], among generations × population."""
     build = build_filter(settings)
     generations, population = effort
     levels = tuning.tune(
@@ -188,60 +212,92 @@ def tuned(
     levels = tuning.sized(model, build, parameters, past, levels)
     batch = tuning.rows(model, build, parameters, past, levels[None])
     found = tuning.squares(batch, past, tuning.analyses(batch, past, tuning.EVERY)[0])
-    return batch, float(tuning.residual_memory(found, past.variance, leads)[0][0])
+    memory = float(tuning.residual_memory(found, past.variance, leads)[0][0])
+    own = dict(zip((p.name for p in model.parameters), batch.parameters[0, 0].tolist(), strict=True))
+    return Tuned(own, _errors(model, batch.levels), memory)
+
+
+def apart(found: Calibrated) -> list[Calibrated]:
+    """The calibration with the filter as it is tuned without each part of the record, if it was; else itself."""
+    return [replace(found, **vars(own)) for own in found.apart] or [found]
+
+
+def parts(found: Calibrated, past: tuning.Past) -> np.ndarray:
+    """Which of `apart` each stretch (s,) of the past is judged with."""
+    return past.parts % len(apart(found))
 
 
 def judged(
     batch: Batch,
     past: tuning.Past,
-    fitted: Correction,
+    found: Calibrated,
     area: float,
-    residual_hours: float,
     held: np.ndarray | None = None,
     archived: tuning.Weather | None = None,
 ) -> Judged:
-    """What a catchment, with a row of the batch for every stretch of its past, forecasts best with.
+    """What a catchment, with a row of the batch for every stretch of its past, of `parts`, forecasts best with.
 
     Forecasts issued in all hours choose the method, or those in the hours (T,) `held` back from a network, by its
-    number, which then speaks for all; -1 is for none. A method other than the filter must be better in both halves of
-    them. Networks are not chosen without the filter by less than two years. Widths are of all. Of `archived` weather
-    there must be two months to decide by, else what is found for the observed holds.
+    number, which then speaks for all; -1 is for none. Operation takes the mean of networks, whose squared error is less
+    than that of one by their variance (Krogh & Vedelsby 1995). Networks are not chosen without the filter by less than
+    two years. Widths are of all. Of `archived` weather there must be two months to decide by, else what is found for
+    the observed holds.
     """
     dry = past.forcing.clone()
     dry[:, batch.model.forcings.index("precipitation")] = 0.0
     kinds = {"observed": lambda at: past.forcing[at], "none": lambda at: dry[at]}
     if archived is not None:
         kinds["archived"] = archived
+    memory = np.array([each.residual_hours for each in apart(found)])[parts(found, past)]
     moments, _ = tuning.analyses(batch, past, tuning.EVERY)
     names, spread, errors = {}, {}, {}
     between: tuple[float, ...] = ()
     for weather, forcing in kinds.items():
-        found = tuning.told(tuning.forecasts(batch, past, moments, forcing))
-        every = candidates(found, fitted, area, residual_hours, held)
-        asked = np.ones(found.issue.size, bool) if held is None else held[found.issue] >= 0
+        made = tuning.told(tuning.forecasts(batch, past, moments, forcing))
+        every = candidates(made, found.correction, area, memory[made.stretch], held)
+        asked = np.ones(made.issue.size, bool) if held is None else held[made.issue] >= 0
         if weather == "archived" and asked.sum() * tuning.EVERY < TOLD:
             continue
-        later = found.issue > np.median(found.issue[asked])
-        square = {name: (values - found.observed) ** 2 for name, values in every.items()}
-        halves = {
-            name: np.stack([np.nanmean(values[:, asked & part], 1) for part in (~later, later)])
+        square = {name: (values - made.observed) ** 2 / past.variance for name, values in every.items()}
+        if held is not None and made.of_networks is not None:
+            diversity = made.of_networks.var(1) / past.variance
+            square[choice.NETWORKS] -= diversity
+            square[choice.BOTH] -= 0.25 * diversity
+        times = _times(made.observed, made.issue, asked)
+        by_part = {
+            name: np.stack([np.nanmean(values[:, some], 1).clip(min=0.0) for some in times])
             for name, values in square.items()
         }
+        allowed = dict(by_part)
         if asked.sum() * tuning.EVERY < PROVEN:
-            halves.pop(choice.NETWORKS, None)
-        names[weather] = choice.best(halves)
+            allowed.pop(choice.NETWORKS, None)
+        names[weather] = choice.best(allowed)
         issued = choice.picked(every, np.array(names[weather])[:, None])
         between = between or intervals.cuts(issued)
-        spread[weather] = intervals.factors(issued, found.variance, found.observed, between)
-        errors[weather] = {name: np.nanmean(values[:, asked], 1) for name, values in square.items()}
+        spread[weather] = intervals.factors(issued, made.variance, made.observed, between)
+        errors[weather] = by_part
     return Judged(names, tuple(m3_per_second(np.array(between), area)), spread, errors["observed"])
 
 
+def _times(observed: np.ndarray, issue: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:
+    """Which forecasts (f,) that are `asked` for are of each quarter of a year by their issue (f,), or half of less; of
+    those in which anything was observed (24, f)."""
+    first, span = issue[asked].min(), np.ptp(issue[asked]) + 1
+    count = max(2, quarters.number(span))
+    part = (issue - first) * count // span
+    every = [asked & (part == k) for k in range(count)]
+    return [some for some in every if np.isfinite(observed[:, some]).any(1).all()]
+
+
 def candidates(
-    found: tuning.Forecasts, fitted: Correction, area: float, residual_hours: float, held: np.ndarray | None = None
+    found: tuning.Forecasts,
+    fitted: Correction,
+    area: float,
+    residual_hours: np.ndarray,
+    held: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """All forecasts that could be issued, (24, f) [mm/h] by method; that of networks is their mean, or that of the one
-    that an hour (T,) was `held` back from."""
+    """All forecasts that could be issued, (24, f) [mm/h] by method, with a memory (f,) of the residual of each; that of
+    networks is their mean, or that of the one that an hour (T,) was `held` back from."""
 
     def discharge(runoff: np.ndarray) -> np.ndarray:
         return m3_per_second(runoff, area).T[..., None]
@@ -253,7 +309,7 @@ def candidates(
         discharge(found.of_filter),
         None if networks is None else discharge(networks),
         discharge(found.open_loop),
-        np.array([residual_hours]),
+        residual_hours[:, None, None],
         [fitted],
         observed,
         open_loop,
@@ -296,33 +352,7 @@ def _baselines(catchment: Catchment, time: np.ndarray, observed: np.ndarray, ope
     return correction.fit(catchment.id, time, *flows)
 
 
-def _square_errors(fitted: Correction, record: Record, open_loop: np.ndarray, area: float) -> np.ndarray:
-    """Mean squared error (24,) [mm²/h²] of the open loop with decaying error, which a filter has to beat."""
-    issue = np.flatnonzero(record.scored)[: -LEADS.size]
-    forecast = corrected("decaying_error", fitted, record, open_loop, area, issue)
-    return np.nanmean((forecast - record.observed[issue[:, None] + LEADS]) ** 2, axis=0)
-
-
-def corrected(
-    name: str, fitted: Correction, record: Record, open_loop: np.ndarray, area: float, issue: np.ndarray
-) -> np.ndarray:
-    """Forecasts (issue, 24) [mm/h] of a baseline from hours (issue,) of a record and the open loop (T,) of it."""
-    time, observed = record.hours, record.observed
-    ahead = issue[:, None] + LEADS
-    forecast = correction.apply(
-        name,
-        [fitted],
-        time[issue],
-        LEADS,
-        m3_per_second(open_loop[ahead], area)[..., None],
-        m3_per_second(observed[issue], area)[:, None],
-        m3_per_second(open_loop[issue], area)[:, None],
-        np.zeros((issue.size, 1)),
-    )[..., 0]
-    return forecast / m3_per_second(1.0, area)
-
-
-def errors_of(model: Model, levels: Any) -> dict[str, tuple[float, float]]:
+def _errors(model: Model, levels: Levels) -> dict[str, tuple[float, float]]:
     """The error levels of a batch of one by name."""
     states = zip(levels.state_share[0, 0].tolist(), levels.state_base[0, 0].tolist(), strict=True)
     pairs = {state.name: pair for state, pair in zip(model.states, states, strict=True)}
@@ -336,10 +366,11 @@ def _report(
     end: np.datetime64,
     fitted: ModelFit,
     found: Judged,
-    baseline: np.ndarray,
-    observed: np.ndarray,
 ) -> dict[str, Any]:
-    variance = float(np.nanvar(observed))
+    def nse(errors: np.ndarray) -> dict[str, float]:
+        """By lead [h], from what share of the variance is in error, by parts (part, 24)."""
+        return {str(lead): 1.0 - float(errors.mean(0)[lead - 1]) for lead in SHOWN}
+
     return {
         "start": iso(start),
         "validation": None if validation is None else iso(validation),
@@ -348,9 +379,9 @@ def _report(
         "filter": settings.filter.name,
         "nse": fitted.nse,
         "kge": fitted.kge,
-        "forecast_nse": {str(lead): 1.0 - float(found.issued[lead - 1]) / variance for lead in SHOWN},
-        "filter_nse": {str(lead): 1.0 - float(found.errors[choice.FILTER][lead - 1]) / variance for lead in SHOWN},
-        "decaying_error_nse": {str(lead): 1.0 - float(baseline[lead - 1]) / variance for lead in SHOWN},
+        "forecast_nse": nse(found.issued),
+        "filter_nse": nse(found.errors[choice.FILTER]),
+        "decaying_error_nse": nse(found.errors["decaying_error"]),
     }
 
 
@@ -363,5 +394,5 @@ def summary(found: Calibrated) -> str:
     return (
         f"{found.station}: {said['hours']} hours from {said['start']} to {said['end']}; {found.model}{snow} alone "
         f"NSE {said['nse']:.3f}, KGE {said['kge']:.3f}; forecasts ({issued}, the filter being "
-        f"{said['filter']}) NSE {skill} (on the hours they were fitted to, with observed rain)"
+        f"{said['filter']}) NSE {skill} (the filter tuned without the hours it is judged in; with observed rain)"
     )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydroda import choice, designs, fitting, gains, training, tuning
+from hydroda import choice, designs, fitting, gains, quarters, training, tuning
 from hydroda.calibrated import Calibrated
 from hydroda.calibration import open_loop
 from hydroda.cycle import Batch, Moment
@@ -60,10 +60,12 @@ class Lesson:
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Of every method, the mean over leads of its squared error over that of the best classical forecast."""
+        """Of every method, the mean over leads of its squared error over that of the best classical forecast, every
+        quarter of a year having a say (`quarters.loss`)."""
         every = self.judged.errors | {"issued": self.judged.issued}
-        classical = np.min([self.judged.errors[name] for name in choice.CLASSICAL], 0)
-        return {name: round(float((each / classical).mean()), 4) for name, each in every.items()}
+        losses = {name: quarters.loss(each) for name, each in every.items()}
+        classical = np.min([losses[name] for name in choice.CLASSICAL], 0)
+        return {name: round(float(np.exp(own - classical).mean()), 4) for name, own in losses.items()}
 
     def report(self) -> dict[str, Any]:
         """What is kept beside the weights."""
@@ -181,7 +183,7 @@ def learn(
     for i, one in enumerate(every):
         own = {f"{FIXED}{name}": value.expand(nets, -1) for name, value in one.scales.items()}
         held = np.where(parts[i] < nets, parts[i], -1) if i < len(taught) else None
-        lessons.append(_judged(one, design, {**weights, **own}, held, task.digest, skipped))
+        lessons.append(_judged(one, settings, design, {**weights, **own}, held, task.digest, skipped))
     return lessons
 
 
@@ -258,13 +260,19 @@ def _task(
 
 
 def _judged(
-    one: _Prepared, design: str, weights: Mapping[str, Tensor], held: np.ndarray | None, data: str, skipped: int
+    one: _Prepared,
+    settings: Settings,
+    design: str,
+    weights: Mapping[str, Tensor],
+    held: np.ndarray | None,
+    data: str,
+    skipped: int,
 ) -> Lesson:
     found, record = one.pupil.found, one.record
-    whole = tuning.past(record.forcing, record.observed, one.states, record.scored)
-    rows = _rows(designs.beside(one.batch, design, [weights]), whole)
-    area = one.pupil.catchment.area_km2
-    judged = fitting.judged(rows, whole, found.correction, area, found.residual_hours, held, record.archived)
+    past = tuning.past(record.forcing, record.observed, one.states, record.scored)
+    each = fitting.apart(found)
+    rows = designs.beside(batch_of(each, settings), design, [weights] * len(each)).rows(fitting.parts(found, past))
+    judged = fitting.judged(rows, past, found, one.pupil.catchment.area_km2, held, record.archived)
     return Lesson(design, weights, judged, data, skipped)
 
 
@@ -274,17 +282,13 @@ def _classical(
     """The analyses of all hours of the stretches that start at (s,), and the least mean squared errors (2, 24) of all
     classical forecasts from every third of them, of runoff and of its root. Raises ValueError when it is too short."""
     known = tuning.past(record.forcing, record.observed, states, record.scored)
-    rows = _rows(batch, known)
+    rows = batch.rows(np.zeros(known.starts.size, np.int64))
     moments, _ = tuning.analyses(rows, known, 1)
     found = tuning.forecasts(rows, known, moments[:: tuning.EVERY], lambda at: known.forcing[at])
-    every = fitting.candidates(found, calibrated.correction, area, calibrated.residual_hours)
+    memory = np.full(found.issue.size, calibrated.residual_hours)
+    every = fitting.candidates(found, calibrated.correction, area, memory)
     classical = [every[name] for name in choice.CLASSICAL]
     errors = [
         [np.nanmean((of(values) - of(found.observed)) ** 2, 1) for of in (np.abs, np.sqrt)] for values in classical
     ]
     return moments, known.starts, np.min(errors, 0)
-
-
-def _rows(batch: Batch, known: tuning.Past) -> Batch:
-    """The catchment once for every stretch."""
-    return batch.rows(np.zeros(known.starts.size, np.int64))

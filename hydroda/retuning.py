@@ -42,13 +42,6 @@ def retuned(
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
     some = replace(past, starts=past.starts[::thinned])
-    batch, memory = fitting.tuned(settings, model, parameters, some, effort, progress, leads)
-    own = batch.parameters[0, 0].tolist()
-    return replace(
-        found,
-        parameters=dict(zip((p.name for p in model.parameters), own, strict=True)),
-        errors=fitting.errors_of(model, batch.levels),
-        choice={forcing: (choice.FILTER,) * LEADS.size for forcing in found.choice},
-        residual_hours=memory,
-        taught=None,
-    )
+    own = fitting.tuned(settings, model, parameters, some, effort, progress, leads)
+    alone = {forcing: (choice.FILTER,) * LEADS.size for forcing in found.choice}
+    return replace(found, **vars(own), choice=alone, taught=None, apart=())

@@ -1,5 +1,4 @@
-"""One search and one loss for all that is calibrated: differential evolution whose generations are evaluated as
-batches, and squared errors in which every quarter of a year has a say."""
+"""One search for all that is calibrated: differential evolution whose generations are evaluated as batches."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,19 +10,6 @@ from scipy.stats import qmc
 from hydroda.models.model import Parameter, from_unit, to_unit
 
 HOPELESS = 1e6  # loss of values for which there is none
-QUARTER = 2190  # hours of a quarter of a year
-PERFECT = 1e-4  # share of the variance below which an error is small enough
-
-
-def loss_of_quarters(errors: np.ndarray) -> np.ndarray:
-    """The loss (…) of squared errors (quarter, …) over the variance of what is observed.
-
-    The mean of two logarithms: of the mean squared error, as in the NSE, and of that of each quarter of a year,
-    averaged (a Gaussian likelihood whose variance is unknown in every quarter). With the first alone one great flood
-    buys its fit with all other seasons, with the second alone floods count too little; together they forecast years not
-    fitted to better.
-    """
-    return 0.5 * (np.log(errors.mean(0) + PERFECT) + np.log(errors + PERFECT).mean(0))
 
 
 def minimised(

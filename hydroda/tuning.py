@@ -7,7 +7,7 @@ of forecasts per candidate, a few seconds per generation.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,14 +15,14 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from hydroda import correction, intervals
+from hydroda import correction, intervals, quarters
 from hydroda.cycle import Batch, Levels, Moment, ahead, rollout
 from hydroda.filters.beliefs import joined
 from hydroda.filters.recipe import Filter, Hour, System
 from hydroda.models.model import Model, Parameter
 from hydroda.progress import Progress, silent
 from hydroda.schema import LEADS
-from hydroda.search import QUARTER, loss_of_quarters, minimised
+from hydroda.search import minimised
 
 SETTLE = 240  # hours a stretch runs before its forecasts count
 STRETCH = 720  # hours of a stretch that count
@@ -31,6 +31,7 @@ EVERY = 3  # hours between the forecasts that are scored
 EVERY_LEAD = tuple(LEADS.tolist())
 MEMORIES = np.concatenate(([0.0], np.geomspace(0.5, 500.0, 61)))  # hours, of the residual of an analysis
 Weather = Callable[[Tensor], Tensor]  # positions (24, f) of the lead hours of forecasts → their forcing (24, f, m)
+PARTS = 3  # of a record, in each of which a filter is judged that was tuned to the others
 TYPICAL = 0.1  # share of its mean content a store is in error when it is empty
 
 
@@ -73,6 +74,16 @@ class Past:
     def variance(self) -> float:
         """Of the observed runoff [mm²/h²]."""
         return float(np.nanvar(self.observed.numpy()))
+
+    @property
+    def parts(self) -> np.ndarray:
+        """To which of `PARTS` parts each stretch (s,) belongs: every so manieth to one, that all have all seasons, and
+        the same in another period of the record."""
+        return self.starts // STRETCH % PARTS
+
+    def without(self, part: int) -> "Past":
+        """The same without the stretches of a part."""
+        return replace(self, starts=self.starts[self.parts != part])
 
     def hours(self, offsets: np.ndarray) -> Tensor:
         """Positions (offset, stretch)."""
@@ -167,14 +178,14 @@ def squares(batch: Batch, known: Past, moments: Sequence[Moment]) -> Squares:
     """Those of every candidate of a batch, in the quarters in which anything was observed."""
     count = known.starts.size
     times = batch.parameters.shape[0] // count
-    quarters = max(1, round(count * STRETCH / QUARTER))
-    quarter = torch.arange(count) * quarters // count
-    total = torch.zeros(3, times, quarters, LEADS.size, dtype=torch.float64)
-    number = torch.zeros(times, quarters, LEADS.size)
+    blocks = quarters.number(count * STRETCH)
+    quarter = torch.arange(count) * blocks // count
+    total = torch.zeros(3, times, blocks, LEADS.size, dtype=torch.float64)
+    number = torch.zeros(times, blocks, LEADS.size)
 
     def summed(values: Tensor) -> Tensor:
         by_stretch = values.reshape(-1, times, count).sum(0)
-        return torch.zeros(times, quarters, dtype=values.dtype).index_add(1, quarter, by_stretch)
+        return torch.zeros(times, blocks, dtype=values.dtype).index_add(1, quarter, by_stretch)
 
     for wider, moment, _, at in issues(batch, known, moments):
         system, observed = wider.filter.system, known.observed[at]
@@ -196,10 +207,10 @@ def residual_memory(
     found: Squares, variance: float, leads: Sequence[int] = EVERY_LEAD
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each candidate the memory (k,) [h] of the residual of an analysis, 0 for none, that is best for `leads` [h],
-    and the loss (k,) that is then left: the mean over these of `search.loss_of_quarters`, errors being divided by the
+    and the loss (k,) that is then left: the mean over these of `quarters.loss`, errors being divided by the
     variance of what is observed."""
     errors = np.moveaxis(found.corrected(MEMORIES), 1, 0)[..., np.array(leads) - 1] / variance
-    loss = loss_of_quarters(errors).mean(-1)
+    loss = quarters.loss(errors).mean(-1)
     best = loss.argmin(0)
     return MEMORIES[best], loss.min(0)
 
@@ -256,7 +267,7 @@ def sized(
 class Forecasts(NamedTuple):
     """Forecasts (24, f) of one catchment [mm/h]: the filter's with their variance, those (24, s, f) of networks beside
     it where there are any, the open loop; what was observed (24, f), NaN where missing; the positions (f,) they are
-    issued at, and there (f,) what is observed, the open loop and what is analysed."""
+    issued at, and there (f,) what is observed, the open loop and what is analysed; and of which stretch they are."""
 
     of_filter: np.ndarray
     variance: np.ndarray
@@ -267,6 +278,7 @@ class Forecasts(NamedTuple):
     observed_at_issue: np.ndarray
     open_loop_at_issue: np.ndarray
     analysis: np.ndarray
+    stretch: np.ndarray
 
 
 def forecasts(batch: Batch, known: Past, moments: Sequence[Moment], weather: Weather) -> Forecasts:
@@ -289,6 +301,7 @@ def forecasts(batch: Batch, known: Past, moments: Sequence[Moment], weather: Wea
                 known.observed[issue],
                 open_loop,
                 analysis,
+                torch.arange(issue.numel()) % known.starts.size,
             )
         )
     of_filter, variance, *rest = (torch.cat(each, -1).numpy() for each in zip(*parts, strict=True))

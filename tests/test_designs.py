@@ -567,7 +567,7 @@ def test_the_design_whose_forecasts_err_less_is_kept_and_one_that_fails_left_out
         if design not in ratios:
             raise ValueError(f"not {design}")
         checkpoint.write_text(design)
-        flat, names = np.ones(LEADS.size), choice.METHODS
+        flat, names = np.ones((2, LEADS.size)), choice.METHODS
         judged = [
             fitting.Judged({"observed": ("x",) * LEADS.size}, (), {}, dict.fromkeys(names, flat) | {"x": e * flat})
             for e in ratios[design]

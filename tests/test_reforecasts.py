@@ -102,7 +102,7 @@ def test_a_forecast_takes_what_was_found_for_its_weather(told):
 
 
 def test_forecasts_without_weather_do_not_count():
-    found = tuning.Forecasts(*(np.arange(12.0).reshape(2, 6) for _ in range(9)))
+    found = tuning.Forecasts(*(np.arange(12.0).reshape(2, 6) for _ in tuning.Forecasts._fields))
     holes = found.open_loop.copy()
     holes[1, [0, 4]] = np.nan
     kept = tuning.told(found._replace(open_loop=holes, of_networks=None, issue=np.arange(6)))

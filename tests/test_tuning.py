@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from hydroda import intervals, search, tuning
+from hydroda import intervals, quarters, tuning
 from hydroda.calibration import open_loop
 from hydroda.filters import linear, sigma
 from hydroda.models import hbv
@@ -99,11 +99,9 @@ def test_every_quarter_has_a_say():
     """Errors of one great flood and of three dry seasons: halving those of the seasons is worth more than a tenth of
     the flood's."""
     errors = np.array([[1.0, 1.0, 0.9], [1e-2, 0.5e-2, 1e-2], [1e-2, 0.5e-2, 1e-2], [1e-2, 0.5e-2, 1e-2]])
-    as_it_is, drier, wetter = search.loss_of_quarters(errors)
+    as_it_is, drier, wetter = quarters.loss(errors)
     assert drier < wetter < as_it_is
-    np.testing.assert_allclose(
-        search.loss_of_quarters(10.0 * errors) - np.log(10.0), (as_it_is, drier, wetter), atol=0.01
-    )
+    np.testing.assert_allclose(quarters.loss(10.0 * errors) - np.log(10.0), (as_it_is, drier, wetter), atol=0.01)
 
 
 def test_quarters_are_apart_and_one_without_observations_does_not_count():

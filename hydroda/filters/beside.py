@@ -71,7 +71,7 @@ def with_networks(filter_beside: Build, learned: Learned) -> Build:
             return Committee.of(state, theirs, seeds), update
 
         whole = replace(system, move=move, see=see, stores=None, unknowns=None, networks=None, beside=beside)
-        return Filter(whole, init, forecast, observe, step)
+        return Filter(whole, init, forecast, observe, step, alone=inner)
 
     return made
 

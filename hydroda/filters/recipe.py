@@ -162,6 +162,7 @@ class Filter:
 
     `system` is the world whose state the belief is of, which is larger than the one the filter was asked for where
     noise or biases are estimated with the state. `recipe` is what a modifier changes; None where there are no verbs.
+    `alone` is the filter itself where networks run beside it, its belief being the `state` of that of both.
     """
 
     system: System
@@ -170,6 +171,7 @@ class Filter:
     observe: Callable[[Belief], Predicted]
     step: Callable[[Belief, Hour], tuple[Belief, Update]]
     recipe: Recipe | None = None
+    alone: "Filter | None" = None
 
     def verbs(self, modifier: str) -> Recipe:
         """The recipe, for a modifier of this name. Raises ValueError where there is none."""
