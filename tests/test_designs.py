@@ -286,6 +286,22 @@ def test_a_suspect_observation_is_none_for_a_network(name):
 
 
 @each_design
+def test_members_of_a_filter_are_forecast_with_networks_beside_it_too(name):
+    own = replace(batch(), build=INSIDE["etkf"])
+    beside = committee(name, own.build)
+    (*_, plain), _ = run(own.filter, begun(own.filter), range(3))
+    (*_, belief), _ = run(beside.filter, begun(beside.filter), range(3))
+    ahead = weather()[3 : 3 + LEADS.size]
+    single, both = (
+        rollout(made, end, begun(sigma.ukf(batch().system)).mean, ahead, np.full(C, 3))
+        for made, end in ((own, plain), (beside, belief))
+    )
+    assert single.members is not None and both.networks is not None
+    torch.testing.assert_close(single.members, both.members)
+    torch.testing.assert_close(single.variance, both.variance)
+
+
+@each_design
 def test_networks_are_asked_for(name):
     with pytest.raises(ValueError, match="hydroda train"):
         with_networks(sigma.ukf, DESIGNS[name].learned(sigma.ukf))(batch().system)

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import brentq
 
-from hydroda import calibrated, domain, generator, records, scoring, steps, window
+from hydroda import calibrated, domain, fitting, generator, records, scoring, steps
 from hydroda import settings as configuration
 from hydroda.progress import Progress, among
 from hydroda.reproduction import sun2026_report
@@ -24,7 +24,7 @@ from hydroda.reproduction.sun2026_plan import DAY, FULL, QUICK, RIVERS, Study, t
 from hydroda.reproduction.sun2026_rows import rows, variant
 from hydroda.reproduction.sun2026_scores import Result, scored
 from hydroda.reproduction.sun2026_together import together
-from hydroda.schema import LEADS, hours
+from hydroda.schema import LEADS
 from hydroda.settings import Settings
 from hydroda.units import HOUR
 from hydroda.verification import Sample
@@ -164,18 +164,18 @@ def degrade(
     Returns correlation with the observed rain, and amount over it, at `SPANS` of leads. Repeated it changes nothing:
     the same weather gives the same forecasts.
     """
-    known = domain.load(settings)
-    stretch = hours(first - DAY, last + LEADS.size * HOUR)
-    before = window.CONTEXT
-    seen = known.store.observations([name], stretch[0] - before * HOUR, stretch[-1])
-    longer = hours(stretch[0] - before * HOUR, stretch[-1])
-    forcing = window.load(seen, known.places, longer, None).forcing
-    truth = generator.Sky(name, stretch, *(forcing[v][before:, 0] for v in ("precipitation", "temperature")))
-    columns = generator.forecasts([truth], stretch[0], _size(truth, stretch[0]))
-    told = ("precipitation", "temperature") if known.members[0].temperature else ("precipitation",)
+    store = domain.store_of(settings)
+    record = fitting.record_of(settings, store, settings.catchment(name), first - DAY, last + LEADS.size * HOUR)
+    weather = dict(zip(record.model.forcings, record.forcing[record.scored].T, strict=True))
+    rain = weather["precipitation"]
+    # where nobody reads a temperature none is told
+    truth = generator.Sky(name, record.hours[record.scored], rain, weather.get("temperature", np.zeros_like(rain)))
+    begun = truth.time[0]
+    columns = generator.forecasts([truth], begun, _size(truth, begun))
+    told = ("precipitation", "temperature") if record.temperature else ("precipitation",)
     values = {variable: columns[variable] for variable in told}
     made = records.build(columns["station"], columns["time"], columns["known"], values, columns["reference_time"])
-    counts = known.store.append(made)
+    counts = store.append(made)
     if counts.problems:
         raise ValueError(f"{name}, degraded weather: {'; '.join(counts.problems)}")
     return _likeness(columns, truth, SPANS)

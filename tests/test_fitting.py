@@ -1,0 +1,100 @@
+"""What is judged of a catchment: its filter in hours it was not tuned to, its networks in hours they were not taught."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import CALIBRATED_UNTIL, START
+
+from hydroda import calibrated, choice, designs, fitting, groups, steps, tuning
+from hydroda.calibration import open_loop
+from hydroda.choice import BOTH, FILTER, NETWORKS
+from hydroda.filters import guided
+from hydroda.units import HOUR
+
+AREA = 40.0
+
+
+@pytest.fixture
+def known(settings):
+    """A calibrated gauge and its past."""
+    store = steps.store_of(settings)
+    found = calibrated.restore(store.read_parameters("ach"))
+    record = fitting.record_of(settings, store, settings.catchment("ach"), START + 20 * 24 * HOUR, CALIBRATED_UNTIL)
+    p = np.array([found.parameters[each.name] for each in record.model.parameters])
+    states = open_loop(record.model, p, record.forcing)
+    return found, tuning.past(record.forcing, record.observed, states, record.scored)
+
+
+def rows(settings, found, past):
+    return groups.batch(fitting.apart(found), settings).rows(fitting.parts(found, past))
+
+
+def test_parts_of_a_record_are_the_same_in_another_period():
+    past = tuning.Past(*(torch.zeros(9000, 1),) * 3, starts=np.arange(100, 8000, tuning.STRETCH))
+    later = replace(past, starts=past.starts[3:] + 100)
+    assert set(past.parts) == {0, 1, 2} and np.array_equal(later.parts, past.parts[3:])
+    for part in range(tuning.PARTS):
+        kept = past.without(part)
+        assert part not in kept.parts and len(kept.starts) == (past.parts != part).sum()
+
+
+def test_a_filter_is_tuned_without_each_part_and_kept_so(known, settings):
+    found, past = known
+    assert len(found.apart) == tuning.PARTS == len(fitting.apart(found))
+    assert calibrated.restore(found.content()) == found
+    tuned = {str(each.errors) for each in (found, *found.apart)}
+    assert len(tuned) > 1  # by so short a search some may be the same
+    alone = replace(found, apart=())
+    assert fitting.apart(alone) == [alone] and not fitting.parts(alone, past).any()
+    assert found.fingerprint(settings) == alone.fingerprint(settings)  # forecasts do not depend on them
+
+
+def test_the_filter_is_judged_in_each_part_by_what_it_was_tuned_to_without(known, settings):
+    found, past = known
+    apart = tuple(
+        replace(own, errors={name: (f * a, f * b) for name, (a, b) in own.errors.items()}, residual_hours=hours)
+        for own, f, hours in zip(found.apart, (0.3, 1.0, 4.0), (0.0, 5.0, 50.0), strict=True)
+    )
+    found = replace(found, apart=apart)
+    judged = fitting.judged(rows(settings, found, past), past, found, AREA)
+    issue, square, seen = [], [], []
+    for k, own in enumerate(fitting.apart(found)):
+        part = replace(past, starts=past.starts[fitting.parts(found, past) == k])
+        batch = groups.batch([own], settings).rows(np.zeros(part.starts.size, np.int64))
+        moments, _ = tuning.analyses(batch, part, tuning.EVERY)
+        made = tuning.forecasts(batch, part, moments, lambda at: past.forcing[at])
+        memory = np.full(made.issue.size, own.residual_hours)
+        forecast = fitting.candidates(made, found.correction, AREA, memory)[FILTER]
+        issue.append(made.issue)
+        square.append((forecast - made.observed) ** 2 / past.variance)
+        seen.append(made.observed)
+    issue, square, seen = (np.concatenate(each, -1) for each in (issue, square, seen))
+    times = fitting._times(seen, issue, np.ones(issue.size, bool))
+    assert len(times) == 2  # halves, of less than half a year
+    expected = np.stack([np.nanmean(square[:, some], 1) for some in times])
+    np.testing.assert_allclose(judged.errors[FILTER], expected, rtol=1e-9)
+    whole = fitting.judged(rows(settings, replace(found, apart=()), past), past, replace(found, apart=()), AREA)
+    assert not np.allclose(whole.errors[FILTER], expected, rtol=1e-3)
+
+
+def test_single_networks_are_judged_as_their_mean_will_do(known, settings):
+    """The mean square error of networks, less their variance, is that of their mean, whatever they say."""
+    found, past = known
+    one = groups.batch([found], settings)
+    stores = one.system.stores
+    scales = guided.scales(past.states, past.observed, stores)
+    weights = designs.design(designs.GAIN).initial(scales, stores, range(3), 6.0)
+    differ = np.random.default_rng(2).normal(scale=0.02, size=weights["last.weight"].shape)
+    weights["last.weight"] += torch.from_numpy(differ)
+    alone = replace(found, apart=())
+    batch = designs.beside(one, designs.GAIN, [weights]).rows(fitting.parts(alone, past))
+    hours = len(past.observed)
+    each = [fitting.judged(batch, past, alone, AREA, np.full(hours, k)).errors for k in range(3)]
+    together = fitting.judged(batch, past, alone, AREA).errors
+    for name in (NETWORKS, BOTH):
+        assert not np.allclose(each[0][name], each[1][name], rtol=1e-3)
+        np.testing.assert_allclose(np.mean([own[name] for own in each], 0), together[name], rtol=1e-9)
+    np.testing.assert_array_equal(each[0][FILTER], together[FILTER])
+    assert set(together) == set(choice.METHODS)
