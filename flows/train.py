@@ -19,18 +19,21 @@ def calibrate(config: str, station: str, start: str, end: str, validation_start:
     return _said(steps.calibrate(load(Path(config)), [station], parse_utc(start), parse_utc(end), validation=unseen))
 
 
-@task(task_run_name="train networks of {station}", cache_policy=NO_CACHE)
-def train_networks(config: str, station: str, start: str, end: str, design: str | None, parameters: bool) -> str:
-    """The networks of one calibrated catchment and their share in its forecasts, in words."""
+@task(task_run_name="train networks of {stations}", cache_policy=NO_CACHE)
+def train_networks(
+    config: str, stations: list[str], start: str, end: str, design: str | None, parameters: bool, together: bool
+) -> str:
+    """The networks of calibrated catchments and their share in the forecasts of each, in words."""
     period = (parse_utc(time) for time in (start, end))
-    return _said(steps.train(load(Path(config)), [station], *period, design=design, parameters=parameters))
+    how = {"design": design, "parameters": parameters, "together": together}
+    return _said(steps.train(load(Path(config)), stations, *period, **how))  # type: ignore[arg-type]
 
 
 def _said(results: list[steps.Calibration]) -> str:
-    (result,) = results
-    if result.failed:
-        raise ValueError(result.summary)
-    return result.summary
+    told = "; ".join(result.summary for result in results)
+    if any(result.failed for result in results):
+        raise ValueError(told)
+    return told
 
 
 @flow(name="train")
@@ -43,17 +46,21 @@ def train(
     networks: bool = False,
     design: str | None = None,
     parameters: bool = False,
+    together: bool = False,
 ) -> State:
     """Calibrate the named catchments (all, if none is named) on a period; with `networks`, train those too, of a design
-    or the better of both and perhaps with model parameters of their own (`hydroda train --help`)."""
+    or the better of both, perhaps with model parameters of their own, or one set for all `together` (`hydroda train
+    --help`)."""
     ids = stations or [catchment.id for catchment in load(Path(config)).catchments]
-    failed = []
-    for station in ids:
-        state = calibrate(config, station, start, end, validation_start, return_state=True)
-        if networks and not state.is_failed():
-            state = train_networks(config, station, start, end, design, parameters, return_state=True)
-        if state.is_failed():
-            failed.append(station)
+    calibrations = {
+        station: calibrate(config, station, start, end, validation_start, return_state=True) for station in ids
+    }
+    failed = [station for station, state in calibrations.items() if state.is_failed()]
+    fit = [station for station in ids if station not in failed]
+    lessons = ([fit] if together else [[station] for station in fit]) if networks and fit else []
+    for lesson in lessons:
+        state = train_networks(config, lesson, start, end, design, parameters, together, return_state=True)
+        failed += lesson if state.is_failed() else []
     if failed:
         return Failed(message=f"not calibrated or trained: {', '.join(failed)}")
     return Completed(message=f"calibrated: {', '.join(ids)}")

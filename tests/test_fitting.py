@@ -1,4 +1,4 @@
-"""What is judged of a catchment: its filter in hours it was not tuned to, its networks in hours they were not taught."""
+"""What is judged of a catchment: its filter in hours it was not tuned to, its networks in hours they did not see."""
 
 from dataclasses import replace
 

@@ -44,7 +44,7 @@ def did(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hydroda.toml").write_text(SMALL)
     stand_ins = SimpleNamespace()
-    for name in ("ingest", "pending", "run", "hindcast", "verify", "calibrate", "score_table"):
+    for name in ("ingest", "pending", "run", "hindcast", "verify", "calibrate", "train", "score_table"):
         setattr(stand_ins, name, create_autospec(getattr(steps, name)))
         monkeypatch.setattr(steps, name, getattr(stand_ins, name))
     stand_ins.run.side_effect = lambda settings, cycle, **_: ended("published")
@@ -187,6 +187,18 @@ def test_train_goes_on_past_a_catchment_without_data(did):
     assert state.is_failed()
     assert state.message == "not calibrated or trained: ach"
     assert [call.args[1] for call in did.calibrate.call_args_list] == [["ach"], ["bregenz"]]
+
+
+@pytest.mark.parametrize(("together", "lessons"), [(False, [["ach"], ["bregenz"]]), (True, [["ach", "bregenz"]])])
+def test_networks_are_trained_for_each_catchment_or_for_all_together(did, together, lessons):
+    did.calibrate.return_value = [SimpleNamespace(summary="NSE 0.8", failed=False)]
+    did.train.side_effect = lambda settings, ids, *_, **__: [
+        SimpleNamespace(summary=i, failed=i == "bregenz") for i in ids
+    ]
+    state = train("1997-01-01", "2002-12-31", networks=True, together=together, return_state=True)
+    assert [call.args[1] for call in did.train.call_args_list] == lessons
+    assert all(call.kwargs["together"] == together for call in did.train.call_args_list)
+    assert state.message == f"not calibrated or trained: {'ach, bregenz' if together else 'bregenz'}"
 
 
 def test_the_flows_really_publish_hindcast_and_score(settings):

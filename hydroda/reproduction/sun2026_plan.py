@@ -83,8 +83,9 @@ class Study:
         taught = self.training
         return (
             f"The model is calibrated by {model} candidates, and not again for any row. Error levels of the UKF: "
-            f"{own}, for all leads and, in a row of its own, for 1 h alone; of the EnKF with "
-            f"{MEMBERS} members: {theirs}, for all leads, on every {THINNED}rd stretch of 30 days. Networks: "
+            f"{own}, for all leads (and half as many without each third of the record, to choose what is issued) "
+            f"and, in a row of its own, for 1 h alone; of the EnKF with {MEMBERS} members: {theirs}, for all leads, on "
+            f"every {THINNED}rd stretch of 30 days. Networks: "
             f"{taught.networks} {'seed' if taught.networks == 1 else 'seeds'}, {taught.steps} steps of "
             f"{taught.windows} windows each, each network trained on all but a third of the hours to the end of "
             "validation, and the best in that third kept; all leads count alike in their loss, in a row of its own "

@@ -49,14 +49,14 @@ def page(
     parts = [
         "# A learned gain inside a rainfall-runoff model, after Sun et al. (2026), EGU26-8698",
         "One forecast every hour of the test period of each catchment, scored at leads "
-        f"{', '.join(map(str, LEADS))} h, all methods on the same hours. *hydroda* is what is issued: at each lead the "
-        "UKF, networks beside it, the mean of both, or a baseline, chosen by hours that the networks were not trained "
-        f"on and by later errors. Baselines: {baselines}. Networks are trained in two designs, a learned gain and "
-        "learned error levels of the UKF, and that is kept with which forecasts err less in such hours; *networks* is "
-        "the mean of several seeds, each of which has a row too. Other rows: the learned gain where it was not kept, "
-        "one whose loss knew the first hours only, networks that learn parameters of the model too, and a learned gain "
-        "for several rivers at once, those whose model is without snow, trained on all of these but the last (taught "
-        "together, and elsewhere).",
+        f"{', '.join(map(str, LEADS))} h, all methods on the same hours. *hydroda* is what is issued: the mean of UKF "
+        "and networks, or at some leads the UKF, networks, or a baseline, where that was better in hours that neither "
+        f"UKF nor networks were tuned to, or of late. Baselines: {baselines}. Networks are trained in two designs, a "
+        "learned gain and learned error levels of the UKF, and that is kept with which forecasts err less in such "
+        "hours; *networks* is the mean of several seeds, each of which has a row too. Other rows: the learned gain "
+        "where it was not kept, one whose loss knew the first hours only, networks that learn parameters of the model "
+        "too, and a learned gain for several rivers at once, those whose model is without snow, trained on all of "
+        "these but the last (taught together, and elsewhere).",
         efforts,
         "## Against the best classical method",
         ratio_table(results),
