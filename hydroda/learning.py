@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydroda import choice, designs, fitting, gains, quarters, training, tuning
+from hydroda import choice, designs, fitting, gains, judging, quarters, training, tuning
 from hydroda.calibrated import Calibrated
 from hydroda.calibration import open_loop
 from hydroda.cycle import Batch, Moment
@@ -17,9 +17,10 @@ from hydroda.designs import Design
 from hydroda.filters import guided
 from hydroda.filters.networks import FIXED
 from hydroda.filters.recipe import Filter
-from hydroda.fitting import Judged, Record
+from hydroda.fitting import Record
 from hydroda.gains import Past, Reference
 from hydroda.groups import batch as batch_of
+from hydroda.judging import Judged
 from hydroda.losses import Series, joined
 from hydroda.progress import Progress, among
 from hydroda.settings import Catchment, Settings
@@ -270,9 +271,9 @@ def _judged(
 ) -> Lesson:
     found, record = one.pupil.found, one.record
     past = tuning.past(record.forcing, record.observed, one.states, record.scored)
-    each = fitting.apart(found)
-    rows = designs.beside(batch_of(each, settings), design, [weights] * len(each)).rows(fitting.parts(found, past))
-    judged = fitting.judged(rows, past, found, one.pupil.catchment.area_km2, held, record.archived)
+    each = judging.apart(found)
+    rows = designs.beside(batch_of(each, settings), design, [weights] * len(each)).rows(judging.parts(found, past))
+    judged = judging.judged(rows, past, found, one.pupil.catchment.area_km2, held, record.archived)
     return Lesson(design, weights, judged, data, skipped)
 
 
@@ -286,7 +287,7 @@ def _classical(
     moments, _ = tuning.analyses(rows, known, 1)
     found = tuning.forecasts(rows, known, moments[:: tuning.EVERY], lambda at: known.forcing[at])
     memory = np.full(found.issue.size, calibrated.residual_hours)
-    every = fitting.candidates(found, calibrated.correction, area, memory)
+    every = judging.candidates(found, calibrated.correction, area, memory)
     classical = [every[name] for name in choice.CLASSICAL]
     errors = [
         [np.nanmean((of(values) - of(found.observed)) ** 2, 1) for of in (np.abs, np.sqrt)] for values in classical

@@ -41,6 +41,7 @@ MEETING = {
     "operation",
     "hindcasting",
     "fitting",
+    "judging",
     "reforecasts",
     "drift",
     "learning",

@@ -9,7 +9,7 @@ import torch
 from conftest import FIRST
 from conftest import with_networks as give_networks
 
-from hydroda import choice, designs, domain, fitting, gains, groups, learning, netcdf, steps, training
+from hydroda import choice, designs, domain, gains, groups, judging, learning, netcdf, steps, training
 from hydroda.cycle import Batch, Levels, rollout
 from hydroda.designs import DESIGNS, GAIN, LEVELS
 from hydroda.filters import adaptive, coloured, ensemble, guided, levels, linear, lstm, sigma
@@ -345,7 +345,7 @@ def test_a_calibrated_gauge_is_given_networks_of_the_design_that_was_asked_for(s
     assert about["design"] == report["design"] == LEVELS and set(report["validation_ratios"]) >= {"networks", "filter"}
     n = len(build_model("hbv.hourly", True).states)
     assert weights["last.bias"].shape == (1, n + 1 + 6, 1)
-    monkeypatch.setattr(fitting, "PROVEN", 24.0)
+    monkeypatch.setattr(judging, "PROVEN", 24.0)
     steps.train(settings, ["ach"], *months, effort=learning.Effort(1, 1, 2), design=LEVELS)
     assert choice.NETWORKS in asked[-1]
 
@@ -428,12 +428,12 @@ def test_no_network_is_taught_what_it_is_judged_in(monkeypatch):
 def test_a_network_speaks_for_the_hours_it_was_not_taught():
     each, issue = np.arange(24.0).reshape(2, 3, 4), np.array([5, 0, 2, 3])
     held = np.array([1, 0, -1, 2, 0, 0])
-    found = fitting._networks(each, issue, held)
+    found = judging._networks(each, issue, held)
     np.testing.assert_array_equal(found[:, 0], each[:, 0, 0])
     np.testing.assert_array_equal(found[:, 1], each[:, 1, 1])
     np.testing.assert_array_equal(found[:, 2], each[:, :, 2].mean(1))
     np.testing.assert_array_equal(found[:, 3], each[:, 2, 3])
-    np.testing.assert_array_equal(fitting._networks(each, issue, None), each.mean(1))
+    np.testing.assert_array_equal(judging._networks(each, issue, None), each.mean(1))
 
 
 def test_squares_of_a_place_are_held_against_what_is_reached_there():
@@ -585,7 +585,7 @@ def test_the_design_whose_forecasts_err_less_is_kept_and_one_that_fails_left_out
         checkpoint.write_text(design)
         flat, names = np.ones((2, LEADS.size)), choice.METHODS
         judged = [
-            fitting.Judged({"observed": ("x",) * LEADS.size}, (), {}, dict.fromkeys(names, flat) | {"x": e * flat})
+            judging.Judged({"observed": ("x",) * LEADS.size}, (), {}, dict.fromkeys(names, flat) | {"x": e * flat})
             for e in ratios[design]
         ]
         return [learning.Lesson(design, {}, each, "", 0) for each in judged]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import CALIBRATED_UNTIL, EFFORT, FIRST, START
 
-from hydroda import fitting, generator, hindcasting, netcdf, records, steps, tuning, window
+from hydroda import fitting, generator, hindcasting, judging, netcdf, records, steps, tuning, window
 from hydroda.known import forecast_table
 from hydroda.schema import LEADS, hours
 from hydroda.units import HOUR
@@ -80,7 +80,7 @@ def test_what_is_issued_with_forecast_weather_is_found_with_such(told, monkeypat
     for kind in ("observed", "none"):  # what there was before is found as before
         assert content["spread"][kind] == before["spread"][kind] and content["choice"][kind] == before["choice"][kind]
     assert content["spread"]["archived"] != content["spread"]["observed"]
-    monkeypatch.setattr(fitting, "TOLD", 24.0 * 365)
+    monkeypatch.setattr(judging, "TOLD", 24.0 * 365)
     assert set(calibrated(told)["choice"]) == {"observed", "none"}
 
 

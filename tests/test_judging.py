@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import CALIBRATED_UNTIL, START
 
-from hydroda import calibrated, choice, designs, fitting, groups, steps, tuning
+from hydroda import calibrated, choice, designs, fitting, groups, judging, steps, tuning
 from hydroda.calibration import open_loop
 from hydroda.choice import BOTH, FILTER, NETWORKS
 from hydroda.filters import guided
@@ -28,7 +28,7 @@ def known(settings):
 
 
 def rows(settings, found, past):
-    return groups.batch(fitting.apart(found), settings).rows(fitting.parts(found, past))
+    return groups.batch(judging.apart(found), settings).rows(judging.parts(found, past))
 
 
 def test_parts_of_a_record_are_the_same_in_another_period():
@@ -42,12 +42,12 @@ def test_parts_of_a_record_are_the_same_in_another_period():
 
 def test_a_filter_is_tuned_without_each_part_and_kept_so(known, settings):
     found, past = known
-    assert len(found.apart) == tuning.PARTS == len(fitting.apart(found))
+    assert len(found.apart) == tuning.PARTS == len(judging.apart(found))
     assert calibrated.restore(found.content()) == found
     tuned = {str(each.errors) for each in (found, *found.apart)}
     assert len(tuned) > 1  # by so short a search some may be the same
     alone = replace(found, apart=())
-    assert fitting.apart(alone) == [alone] and not fitting.parts(alone, past).any()
+    assert judging.apart(alone) == [alone] and not judging.parts(alone, past).any()
     assert found.fingerprint(settings) == alone.fingerprint(settings)  # forecasts do not depend on them
 
 
@@ -58,24 +58,24 @@ def test_the_filter_is_judged_in_each_part_by_what_it_was_tuned_to_without(known
         for own, f, hours in zip(found.apart, (0.3, 1.0, 4.0), (0.0, 5.0, 50.0), strict=True)
     )
     found = replace(found, apart=apart)
-    judged = fitting.judged(rows(settings, found, past), past, found, AREA)
+    judged = judging.judged(rows(settings, found, past), past, found, AREA)
     issue, square, seen = [], [], []
-    for k, own in enumerate(fitting.apart(found)):
-        part = replace(past, starts=past.starts[fitting.parts(found, past) == k])
+    for k, own in enumerate(judging.apart(found)):
+        part = replace(past, starts=past.starts[judging.parts(found, past) == k])
         batch = groups.batch([own], settings).rows(np.zeros(part.starts.size, np.int64))
         moments, _ = tuning.analyses(batch, part, tuning.EVERY)
         made = tuning.forecasts(batch, part, moments, lambda at: past.forcing[at])
         memory = np.full(made.issue.size, own.residual_hours)
-        forecast = fitting.candidates(made, found.correction, AREA, memory)[FILTER]
+        forecast = judging.candidates(made, found.correction, AREA, memory)[FILTER]
         issue.append(made.issue)
         square.append((forecast - made.observed) ** 2 / past.variance)
         seen.append(made.observed)
     issue, square, seen = (np.concatenate(each, -1) for each in (issue, square, seen))
-    times = fitting._times(seen, issue, np.ones(issue.size, bool))
+    times = judging._times(seen, issue, np.ones(issue.size, bool))
     assert len(times) == 2  # halves, of less than half a year
     expected = np.stack([np.nanmean(square[:, some], 1) for some in times])
     np.testing.assert_allclose(judged.errors[FILTER], expected, rtol=1e-9)
-    whole = fitting.judged(rows(settings, replace(found, apart=()), past), past, replace(found, apart=()), AREA)
+    whole = judging.judged(rows(settings, replace(found, apart=()), past), past, replace(found, apart=()), AREA)
     assert not np.allclose(whole.errors[FILTER], expected, rtol=1e-3)
 
 
@@ -89,10 +89,10 @@ def test_single_networks_are_judged_as_their_mean_will_do(known, settings):
     differ = np.random.default_rng(2).normal(scale=0.02, size=weights["last.weight"].shape)
     weights["last.weight"] += torch.from_numpy(differ)
     alone = replace(found, apart=())
-    batch = designs.beside(one, designs.GAIN, [weights]).rows(fitting.parts(alone, past))
+    batch = designs.beside(one, designs.GAIN, [weights]).rows(judging.parts(alone, past))
     hours = len(past.observed)
-    each = [fitting.judged(batch, past, alone, AREA, np.full(hours, k)).errors for k in range(3)]
-    together = fitting.judged(batch, past, alone, AREA).errors
+    each = [judging.judged(batch, past, alone, AREA, np.full(hours, k)).errors for k in range(3)]
+    together = judging.judged(batch, past, alone, AREA).errors
     for name in (NETWORKS, BOTH):
         assert not np.allclose(each[0][name], each[1][name], rtol=1e-3)
         np.testing.assert_allclose(np.mean([own[name] for own in each], 0), together[name], rtol=1e-9)

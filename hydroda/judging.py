@@ -1,0 +1,143 @@
+"""What a catchment forecasts best with: every method that could be issued, judged in hours it was not tuned to."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from hydroda import choice, intervals, quarters, tuning
+from hydroda.calibrated import Calibrated
+from hydroda.correction import Correction
+from hydroda.cycle import Batch
+from hydroda.intervals import Factors
+from hydroda.units import m3_per_second
+
+TOLD = 1440.0  # hours with weather forecasts that are enough to decide what is issued with such
+PROVEN = 2 * 8766.0  # hours of judgement before networks are issued without the filter; one year may mislead
+
+
+class Judged(NamedTuple):
+    """What is issued at each lead, by forcing of the lead hours; the flows [m³/s] between classes, and factors on the
+    spread of each, likewise; and with the weather as observed the mean squared errors (part, 24) of all methods in
+    parts of the past, over the variance of what was observed."""
+
+    choice: dict[str, tuple[str, ...]]
+    between: tuple[float, ...]
+    spread: dict[str, Factors]
+    errors: dict[str, np.ndarray]
+
+    @property
+    def issued(self) -> np.ndarray:
+        """The errors (part, 24) of what is issued."""
+        return np.stack([self.errors[name][:, i] for i, name in enumerate(self.choice["observed"])], -1)
+
+
+def apart(found: Calibrated) -> list[Calibrated]:
+    """The calibration with the filter as it is tuned without each part of the record, if it was; else itself."""
+    return [replace(found, **vars(own)) for own in found.apart] or [found]
+
+
+def parts(found: Calibrated, past: tuning.Past) -> np.ndarray:
+    """Which of `apart` each stretch (s,) of the past is judged with."""
+    return past.parts % len(apart(found))
+
+
+def judged(
+    batch: Batch,
+    past: tuning.Past,
+    found: Calibrated,
+    area: float,
+    held: np.ndarray | None = None,
+    archived: tuning.Weather | None = None,
+) -> Judged:
+    """What a catchment, with a row of the batch for every stretch of its past, of `parts`, forecasts best with.
+
+    Forecasts issued in all hours choose the method, or those in the hours (T,) `held` back from a network, by its
+    number, which then speaks for all; -1 is for none. Operation takes the mean of networks, whose squared error is less
+    than that of one by their variance (Krogh & Vedelsby 1995). Networks are not chosen without the filter by less than
+    two years. Widths are of all. Of `archived` weather there must be two months to decide by, else what is found for
+    the observed holds.
+    """
+    dry = past.forcing.clone()
+    dry[:, batch.model.forcings.index("precipitation")] = 0.0
+    kinds = {"observed": lambda at: past.forcing[at], "none": lambda at: dry[at]}
+    if archived is not None:
+        kinds["archived"] = archived
+    memory = np.array([each.residual_hours for each in apart(found)])[parts(found, past)]
+    moments, _ = tuning.analyses(batch, past, tuning.EVERY)
+    names, spread, errors = {}, {}, {}
+    between: tuple[float, ...] = ()
+    for weather, forcing in kinds.items():
+        made = tuning.told(tuning.forecasts(batch, past, moments, forcing))
+        every = candidates(made, found.correction, area, memory[made.stretch], held)
+        asked = np.ones(made.issue.size, bool) if held is None else held[made.issue] >= 0
+        if weather == "archived" and asked.sum() * tuning.EVERY < TOLD:
+            continue
+        square = {name: (values - made.observed) ** 2 / past.variance for name, values in every.items()}
+        if held is not None and made.of_networks is not None:
+            diversity = made.of_networks.var(1) / past.variance
+            square[choice.NETWORKS] -= diversity
+            square[choice.BOTH] -= 0.25 * diversity
+        times = _times(made.observed, made.issue, asked)
+        by_part = {
+            name: np.stack([np.nanmean(values[:, some], 1).clip(min=0.0) for some in times])
+            for name, values in square.items()
+        }
+        allowed = dict(by_part)
+        if asked.sum() * tuning.EVERY < PROVEN:
+            allowed.pop(choice.NETWORKS, None)
+        names[weather] = choice.best(allowed)
+        issued = choice.picked(every, np.array(names[weather])[:, None])
+        between = between or intervals.cuts(issued)
+        spread[weather] = intervals.factors(issued, made.variance, made.observed, between)
+        errors[weather] = by_part
+    return Judged(names, tuple(m3_per_second(np.array(between), area)), spread, errors["observed"])
+
+
+def _times(observed: np.ndarray, issue: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:
+    """Which forecasts (f,) that are `asked` for are of each quarter of a year by their issue (f,), or half of less; of
+    those in which anything was observed (24, f)."""
+    first, span = issue[asked].min(), np.ptp(issue[asked]) + 1
+    count = max(2, quarters.number(span))
+    part = (issue - first) * count // span
+    every = [asked & (part == k) for k in range(count)]
+    return [some for some in every if np.isfinite(observed[:, some]).any(1).all()]
+
+
+def candidates(
+    found: tuning.Forecasts,
+    fitted: Correction,
+    area: float,
+    residual_hours: np.ndarray,
+    held: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """All forecasts that could be issued, (24, f) [mm/h] by method, with a memory (f,) of the residual of each; that of
+    networks is their mean, or that of the one that an hour (T,) was `held` back from."""
+
+    def discharge(runoff: np.ndarray) -> np.ndarray:
+        return m3_per_second(runoff, area).T[..., None]
+
+    at_issue = (found.observed_at_issue, found.open_loop_at_issue, found.analysis)
+    observed, open_loop, analysis = (m3_per_second(flow[:, None], area) for flow in at_issue)
+    networks = None if found.of_networks is None else _networks(found.of_networks, found.issue, held)
+    every = choice.candidates(
+        discharge(found.of_filter),
+        None if networks is None else discharge(networks),
+        discharge(found.open_loop),
+        residual_hours[:, None, None],
+        [fitted],
+        observed,
+        open_loop,
+        analysis,
+        np.zeros((found.issue.size, 1)),
+    )
+    return {name: values[..., 0].T / m3_per_second(1.0, area) for name, values in every.items()}
+
+
+def _networks(each: np.ndarray, issue: np.ndarray, held: np.ndarray | None) -> np.ndarray:
+    """The mean (24, f) of networks (24, s, f), or that to which the hour of issue (f,) was new."""
+    mean = each.mean(1)
+    if held is None:
+        return mean
+    own = np.take_along_axis(each, np.maximum(held[issue], 0)[None, None], 1)[:, 0]
+    return np.where(held[issue] >= 0, own, mean)
