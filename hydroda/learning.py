@@ -100,6 +100,19 @@ class Pupil(NamedTuple):
     end: np.datetime64
 
 
+class Prepared(NamedTuple):
+    """A pupil with its record: the open loop (T, n), its batch, the analyses to begin windows with, the least mean
+    squared errors (2, 24) of its classical forecasts, of runoff and of its root, and the scales of its networks."""
+
+    pupil: Pupil
+    record: Record
+    states: Tensor
+    batch: Batch
+    past: Past
+    goal: np.ndarray
+    scales: dict[str, Tensor]
+
+
 def learned(
     settings: Settings,
     store: Store,
@@ -110,14 +123,28 @@ def learned(
     checkpoint: Path,
     progress: Progress,
 ) -> list[Lesson]:
-    """As `learn`, of the design that is asked for or else of that with which what is issued errs less in the hours not
-    trained on. A design the filter does not go with is left out of that; raises ValueError where none does."""
+    """Networks, the same for all pupils, trained on them and judged for each, and for `others` they are not trained on;
+    in this order. They are of the design that is asked for, or else of that with which what is issued errs less.
+
+    Where there are several catchments the networks are told static attributes of each. A design the filter does not go
+    with is left out. Each design has a checkpoint of its own, named after this one. Raises ValueError, naming the
+    catchment, when a period is too short, the model of one is not that of the first, or no design goes with the filter.
+    """
+    every = (*pupils, *others)
+    for pupil in every:
+        if (pupil.found.model, pupil.found.temperature) != (pupils[0].found.model, pupils[0].found.temperature):
+            raise ValueError(
+                f"{pupil.catchment.id} has not the model of {pupils[0].catchment.id} (with snow or without), and no "
+                "networks can be of both; train it apart"
+            )
+    records = [_prepared(settings, store, pupil, effort, several=len(every) > 1) for pupil in every]
+    taught, unseen = records[: len(pupils)], records[len(pupils) :]
     names = tuple(designs.DESIGNS) if design is None else (design,)
     found, failed = {}, []
     for i, name in enumerate(names):
         told, path = among(progress, i, len(names), name), checkpoint.with_name(f"{checkpoint.name}.{name}")
         try:
-            found[name] = learn(settings, store, pupils, others, effort, name, path, told)
+            found[name] = learn(settings, taught, unseen, effort, name, path, told)
         except ValueError as error:
             failed.append(error)
     if not found:
@@ -126,50 +153,35 @@ def learned(
         name: round(float(np.mean([lesson.ratios["issued"] for lesson in lessons[: len(pupils)]])), 4)
         for name, lessons in found.items()
     }
-    for name in names:
-        checkpoint.with_name(f"{checkpoint.name}.{name}").unlink(missing_ok=True)
     return [replace(lesson, tried=issued) for lesson in found[min(issued, key=issued.__getitem__)]]
 
 
 def learn(
     settings: Settings,
-    store: Store,
-    pupils: Sequence[Pupil],
-    others: Sequence[Pupil],
+    taught: Sequence[Prepared],
+    others: Sequence[Prepared],
     effort: Effort,
     design: str,
     checkpoint: Path,
     progress: Progress,
 ) -> list[Lesson]:
-    """Networks of a design (see `designs`), the same for all pupils, trained on them and judged for each, and for
-    `others` they are not trained on; in this order.
+    """Networks of one design (see `designs`).
 
     Each network is trained on all but a third of the record, another for each, and judged in that (cross-fitting): so
     all years teach, and all years decide at which leads networks, their mean with the filter, or something else is
-    issued. One year would decide by its weather. Operation takes the mean of networks, which errs less than each: they
-    are judged too hard rather than too kindly. Where there are several catchments the networks are told static
-    attributes of each. Raises ValueError, naming the catchment, when a period is too short or the model of one is not
-    that of the first.
+    issued. One year would decide by its weather.
     """
     kind = designs.design(design)
-    for pupil in (*pupils, *others):
-        if (pupil.found.model, pupil.found.temperature) != (pupils[0].found.model, pupils[0].found.temperature):
-            raise ValueError(
-                f"{pupil.catchment.id} has not the model of {pupils[0].catchment.id} (with snow or without), and no "
-                "networks can be of both; train it apart"
-            )
-    several = len(pupils) + len(others) > 1
-    every = [_prepared(settings, store, pupil, effort, several=several) for pupil in (*pupils, *others)]
-    taught = every[: len(pupils)]
+    every = (*taught, *others)
     nets, seed = effort.networks, settings.filter.seed
     folds = max(gains.FOLDS, nets)
     try:
         length = gains.chunk([int(one.record.scored.sum()) for one in taught], folds)
     except ValueError as error:
-        raise ValueError(f"{', '.join(pupil.catchment.id for pupil in pupils)}: {error}") from error
+        raise ValueError(f"{', '.join(one.pupil.catchment.id for one in taught)}: {error}") from error
     parts = [gains.parts(one.record.scored, length, folds) for one in taught]
     task = _task(settings, taught, parts, length, kind, effort)
-    stores, first = taught[0].batch.system.stores, pupils[0]
+    stores, first = taught[0].batch.system.stores, taught[0].pupil
     assert stores is not None
     lengths, rates = ((0, gains.LENGTH),), (effort.rate, effort.rate / 20)
     plan = Plan(
@@ -188,20 +200,7 @@ def learn(
     return lessons
 
 
-class _Prepared(NamedTuple):
-    """A pupil with its record: the open loop (T, n), its batch, the analyses to begin windows with, the least mean
-    squared errors (2, 24) of its classical forecasts, of runoff and of its root, and the scales of its networks."""
-
-    pupil: Pupil
-    record: Record
-    states: Tensor
-    batch: Batch
-    past: Past
-    goal: np.ndarray
-    scales: dict[str, Tensor]
-
-
-def _prepared(settings: Settings, store: Store, pupil: Pupil, effort: Effort, *, several: bool) -> _Prepared:
+def _prepared(settings: Settings, store: Store, pupil: Pupil, effort: Effort, *, several: bool) -> Prepared:
     catchment, found = pupil.catchment, pupil.found
     record = fitting.record_of(settings, store, catchment, pupil.start, pupil.end)
     batch = batch_of([found], settings)
@@ -220,12 +219,12 @@ def _prepared(settings: Settings, store: Store, pupil: Pupil, effort: Effort, *,
     if several:
         rain = past.forcing[record.scored][:, record.model.forcings.index("precipitation")]
         scales["attributes"] = guided.attributes(catchment.area_km2, rain, flow)
-    return _Prepared(pupil, record, states, batch, past, goal, scales)
+    return Prepared(pupil, record, states, batch, past, goal, scales)
 
 
 def _task(
     settings: Settings,
-    taught: Sequence[_Prepared],
+    taught: Sequence[Prepared],
     parts: Sequence[np.ndarray],
     length: int,
     kind: Design,
@@ -261,7 +260,7 @@ def _task(
 
 
 def _judged(
-    one: _Prepared,
+    one: Prepared,
     settings: Settings,
     design: str,
     weights: Mapping[str, Tensor],

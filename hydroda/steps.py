@@ -225,6 +225,8 @@ def train(
             results += [Calibration(each, f"not trained: {error}", failed=True) for each in (*taught, *others)]
             continue
         results += [_keep(settings, store, *each, taught) for each in zip(pupils, found, strict=True)]
+        for done in checkpoint.parent.glob(f"{checkpoint.name}.*"):
+            done.unlink()
     return results
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -340,7 +341,9 @@ def test_a_calibrated_gauge_is_given_networks_of_the_design_that_was_asked_for(s
     (done,) = steps.train(settings, ["ach"], *months, effort=learning.Effort(1, 1, 2), design=LEVELS)
     assert not done.failed, done.summary
     assert all(choice.BOTH in each and choice.NETWORKS not in each for each in asked)  # two months prove little
-    weights, about = training.load(steps.store_of(settings).weights_path("ach"))
+    path = steps.store_of(settings).weights_path("ach")
+    assert not list(path.parent.glob(".*training*"))  # the checkpoint goes when its weights are kept
+    weights, about = training.load(path)
     report = steps.store_of(settings).read_parameters("ach")["taught"]["report"]
     assert about["design"] == report["design"] == LEVELS and set(report["validation_ratios"]) >= {"networks", "filter"}
     n = len(build_model("hbv.hourly", True).states)
@@ -378,11 +381,11 @@ def test_gauges_taught_together_have_the_same_networks_each_with_its_own_scales(
 def test_training_begins_and_ends_when_calibration_did_unless_it_is_told_otherwise(settings, monkeypatch):
     seen = []
 
-    def learn(settings, store, pupils, *_):
+    def learned(settings, store, pupils, *_):
         seen.extend((pupil.start, pupil.end) for pupil in pupils)
         raise ValueError("enough")
 
-    monkeypatch.setattr(learning, "learn", learn)
+    monkeypatch.setattr(learning, "learned", learned)
     early, late = np.datetime64("2003-05-01", "ns"), np.datetime64("2003-06-01", "ns")
     steps.train(settings, ["ach"], design=GAIN)
     steps.train(settings, ["ach"], early, design=GAIN)
@@ -577,12 +580,11 @@ def test_training_learns_what_is_wrong(name, tmp_path, monkeypatch):
 
 def test_the_design_whose_forecasts_err_less_is_kept_and_one_that_fails_left_out(settings, tmp_path, monkeypatch):
     ratios, effort = {GAIN: (0.9, 1.3), LEVELS: (1.0, 1.0)}, learning.Effort()
-    pupil = learning.Pupil(None, None, None, None)
+    pupil = learning.Pupil(None, SimpleNamespace(model="hbv", temperature=False), None, None)
 
-    def learn(settings, store, pupils, others, effort, design, checkpoint, progress):
+    def learn(settings, taught, others, effort, design, checkpoint, progress):
         if design not in ratios:
             raise ValueError(f"not {design}")
-        checkpoint.write_text(design)
         flat, names = np.ones((2, LEADS.size)), choice.METHODS
         judged = [
             judging.Judged({"observed": ("x",) * LEADS.size}, (), {}, dict.fromkeys(names, flat) | {"x": e * flat})
@@ -595,11 +597,12 @@ def test_the_design_whose_forecasts_err_less_is_kept_and_one_that_fails_left_out
         return learning.learned(settings, None, (pupil,) * pupils, *rest)
 
     monkeypatch.setattr(learning, "learn", learn)
+    monkeypatch.setattr(learning, "_prepared", lambda *_, **__: None)
     assert [lesson.design for lesson in learned(None)] == [GAIN, GAIN]  # the second is not taught, and has no say
     best = learned(None, 2)
     assert [lesson.design for lesson in best] == [LEVELS, LEVELS] and best[0].tried == {GAIN: 1.1, LEVELS: 1.0}
     assert "networks are of design levels, issued with gain 1.100" in best[0].summary("ach")
-    assert learned(GAIN)[0].tried == {GAIN: 0.9} and not list(tmp_path.glob("check*"))
+    assert learned(GAIN)[0].tried == {GAIN: 0.9}
     ratios.pop(LEVELS)
     assert learned(None, 2)[0].tried == {GAIN: 1.1}
     with pytest.raises(ValueError, match="not levels"):
