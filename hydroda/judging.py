@@ -70,7 +70,7 @@ def judged(
     for weather, forcing in kinds.items():
         made = tuning.told(tuning.forecasts(batch, past, moments, forcing))
         every = candidates(made, found.correction, area, memory[made.stretch], held)
-        asked = np.ones(made.issue.size, bool) if held is None else held[made.issue] >= 0
+        asked = np.isfinite(made.observed).any(0) & (True if held is None else held[made.issue] >= 0)
         if weather == "archived" and asked.sum() * tuning.EVERY < TOLD:
             continue
         square = {name: (values - made.observed) ** 2 / past.variance for name, values in every.items()}
