@@ -14,7 +14,7 @@ from hydroda.filters.algebra import divided, jacobian, joseph, product, symmetri
 from hydroda.filters.beliefs import Belief, Gaussian, chosen
 from hydroda.filters.nested import Separate, TwoBiases, WithBias
 from hydroda.filters.noise import Noise
-from hydroda.filters.recipe import Build, Filter, Hour, Predicted, Recipe, System, Update, likelihood, weighed
+from hydroda.filters.recipe import Build, Filter, Hour, Predicted, Recipe, System, Update, weighed
 
 VARIANTS = ("blind", "online", "feedback")
 LEAST = 1e-12  # share of the state below which its gain is zero to rounding
@@ -72,7 +72,7 @@ def aware(build: Build, *, variant: str = "online", bias_share: float = 0.02) ->
                 offset = bias - product((e - own.innovation).unsqueeze(-2), own.gain)
             posterior = WithBias(state, bias, offset)
             some = seen.any(-1)
-            update = Update(innovation, s, own.gain, likelihood(innovation, s, seen), seen, expected, r)
+            update = Update(innovation, s, own.gain, seen, expected, r)
             return posterior if some.all() else chosen(some, posterior, prior), update
 
         return Filter(world, init, forecast, observe, step)
@@ -86,7 +86,7 @@ def _corrected(world: System, recipe: Recipe, state: Belief, share: float, hour:
     predicted, r, d, seen = weighed(world, expected, hour)
     part = predicted._replace(cross=share * predicted.cross, cov=share * predicted.cov)
     s = predicted.cov + r
-    update = Update(d, s, recipe.gain(state, part, d, r), likelihood(d, s, seen), seen, expected, r)
+    update = Update(d, s, recipe.gain(state, part, d, r), seen, expected, r)
     return recipe.correct(state, predicted, update, r, hour), update
 
 
@@ -169,11 +169,10 @@ def divided_by(build: Build, gamma: Tensor, kappa: Tensor, *, relative: bool = F
             # γ C (γ Z + P^o+ + R)⁻¹ is the gain of an observation with this error, whatever the recipe makes of it
             doubted = (r + gauge_cov) / g.clamp(min=LEAST)
             gain = recipe.gain(fair, predicted, left, doubted)
-            density = likelihood(innovation, z + r, seen)
-            inside = Update(left, here.cov + r, gain, density, seen, seen_by, r)
+            inside = Update(left, here.cov + r, gain, seen, seen_by, r)
             state = recipe.correct(fair, here, inside, doubted, hour).shifted(bias)
             posterior, some = replace(own, state=state), seen.any(-1)
-            update = Update(innovation, z + r, gain, density, seen, expected, doubted)
+            update = Update(innovation, z + r, gain, seen, expected, doubted)
             return posterior if some.all() else chosen(some, posterior, prior), update
 
         return Filter(world, init, forecast, observe, step)
@@ -231,7 +230,7 @@ def friedland(system: System, *, on_state: Tensor, on_gauge: Tensor, cov: Tensor
         bias_cov = joseph(prior.bias_cov, bias_gain, prior.bias_cov @ transposed(t), s)
         posterior = Separate(free, bias, bias_cov, prior.effect - gain @ t)
         k = divided(predicted.cross, s)
-        update = Update(innovation, s, k, likelihood(innovation, s, seen), seen, expected, r)
+        update = Update(innovation, s, k, seen, expected, r)
         return chosen(seen.any(-1), posterior, prior), update
 
     return Filter(system, init, forecast, observe, step)

@@ -52,7 +52,7 @@ def gpb1(build: Build, *, factor: float = 25.0, share: float = 0.05) -> Build:
             posterior = Gaussian(
                 torch.where(keep, merged.mean, prior.mean), torch.where(keep, symmetric(merged.cov), prior.cov)
             )
-            return posterior, updates[0]._replace(log_likelihood=torch.where(some, likelihood, 0.0))
+            return posterior, updates[0]._replace(own_likelihood=torch.where(some, likelihood, 0.0))
 
         return Filter(plain.system, init, plain.forecast, plain.observe, step)
 
@@ -116,7 +116,7 @@ def rao_blackwell(system: System, *, factors: Tensor, shares: Tensor, members: i
         )
         gain = kalman_gain(prior, predicted, innovation, r)
         likelihood = torch.where(some.flatten(), likelihood, 0.0)
-        update = Update(innovation, predicted.cov + r, gain, likelihood, seen, expected, r)
+        update = Update(innovation, predicted.cov + r, gain, seen, expected, r, likelihood)
         return _resampled(posterior, hour.noise), update
 
     return Filter(system, init, forecast, observe, step)

@@ -102,6 +102,6 @@ def _particles(system: System, members: int, threshold: float, resample: Resampl
             )
         gain = kalman_gain(prior, predicted, innovation, r)
         likelihood = torch.where(some, likelihood, 0.0)
-        return posterior, Update(innovation, predicted.cov + r, gain, likelihood, seen, expected, r)
+        return posterior, Update(innovation, predicted.cov + r, gain, seen, expected, r, likelihood)
 
     return Filter(system, init, forecast, observe, step)

@@ -108,16 +108,24 @@ class Update(NamedTuple):
     """What an observation did: to be looked at, and dropped.
 
     Innovation d (c, q), zero where nothing was observed; the covariance S = cov(y) + R (c, q, q) it should have; gain
-    (c, n, q); log-likelihood of what was seen (c,); and the prediction it is the correction of.
+    (c, n, q); what was seen (c, q); the prediction it is the correction of; R; and the log-likelihood of what was seen
+    (c,) where it is not that of d and S.
     """
 
     innovation: Tensor
     innovation_cov: Tensor
     gain: Tensor
-    log_likelihood: Tensor
     seen: Tensor
     predicted: Predicted
     observation_cov: Tensor
+    own_likelihood: Tensor | None = None
+
+    @property
+    def log_likelihood(self) -> Tensor:
+        """Of what was seen (c,); computed when asked for, which hourly runs never do."""
+        if self.own_likelihood is not None:
+            return self.own_likelihood
+        return likelihood(self.innovation, self.innovation_cov, self.seen)
 
     @property
     def shift(self) -> Tensor:
@@ -223,7 +231,7 @@ def assemble(system: System, recipe: Recipe) -> Filter:
         s = predicted.cov + r
         told = recipe.attend(prior, predicted, innovation, seen, hour) if recipe.attend else prior
         gain = torch.where(seen.unsqueeze(-2), recipe.gain(told, predicted, innovation, r), 0.0)
-        update = Update(innovation, s, gain, likelihood(innovation, s, seen), seen, expected, r)
+        update = Update(innovation, s, gain, seen, expected, r)
         posterior = recipe.correct(told, predicted, update, r, hour)
         some = seen.any(-1)
         return posterior if some.all() else chosen(some, posterior, prior), update
