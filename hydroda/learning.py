@@ -85,9 +85,10 @@ class Lesson:
         issued = choice.told(self.judged.choice["observed"])
         others = ", ".join(f"{name} {ratio:.3f}" for name, ratio in self.tried.items() if name != self.design)
         return (
-            f"{station}: square error over that of the best classical forecast, mean of all leads, in hours not "
-            f"trained on: {told}; issued: {issued}; networks are of design {self.design}"
-            f"{f', issued with {others}' if others else ''}"
+            f"{station}: squared error over that of the best classical forecast, mean of all leads and every quarter "
+            f"of a year having a say, in hours not trained on: {told}; issued: {issued}; networks are of design "
+            f"{self.design}"
+            f"{f' (what would be issued with {others})' if others else ''}"
         )
 
 

@@ -601,7 +601,7 @@ def test_the_design_whose_forecasts_err_less_is_kept_and_one_that_fails_left_out
     assert [lesson.design for lesson in learned(None)] == [GAIN, GAIN]  # the second is not taught, and has no say
     best = learned(None, 2)
     assert [lesson.design for lesson in best] == [LEVELS, LEVELS] and best[0].tried == {GAIN: 1.1, LEVELS: 1.0}
-    assert "networks are of design levels, issued with gain 1.100" in best[0].summary("ach")
+    assert "networks are of design levels (what would be issued with gain 1.100)" in best[0].summary("ach")
     assert learned(GAIN)[0].tried == {GAIN: 0.9}
     ratios.pop(LEVELS)
     assert learned(None, 2)[0].tried == {GAIN: 1.1}
