@@ -94,3 +94,8 @@ def told(names: Sequence[str]) -> str:
         parts.append((name, int(lead)))
     words = [f"{name.replace('_', ' ')} to {lead} h" for name, lead in parts]
     return ", ".join(words)
+
+
+def flags(names: np.ndarray) -> np.ndarray:
+    """Methods by name (…) as flags 1, 2, … in the order of `METHODS`; 0 is for none."""
+    return 1 + np.array([METHODS.index(name) for name in names.flat], np.int8).reshape(names.shape)

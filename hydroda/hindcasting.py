@@ -10,13 +10,15 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from hydroda import choice, known, netcdf, operation, predictive, restart, window
 from hydroda import domain as domains
-from hydroda import known, netcdf, operation, predictive, restart, window
 from hydroda.domain import Domain
+from hydroda.fields import METHOD_FLAGS, METHOD_MEANINGS
 from hydroda.forecasting import Outlook, Trail, outlook
 from hydroda.groups import Group, grouped
 from hydroda.known import Changes, ForecastTable
@@ -32,6 +34,7 @@ from hydroda.verification import DIMS, EACH, OWN
 from hydroda.window import CONTEXT, Lead, View
 
 log = logging.getLogger(__name__)
+METHOD = "discharge_method"  # by which each value was issued
 BELIEF = "belief-hindcast"  # of each forcing its own, since ledgers differ
 ROWS = 8192  # forecasts rolled out together
 
@@ -201,6 +204,7 @@ def _roll_out(run: Run, queue: Waiting, columns: dict[str, np.ndarray]) -> tuple
 def _fill(columns: dict[str, np.ndarray], place: int, at: np.ndarray, ahead: Outlook) -> None:
     columns["discharge"][place][:, at] = ahead.median
     columns["discharge_open_loop"][place][:, at] = ahead.open_loop
+    columns[METHOD][place][:, at] = choice.flags(ahead.method)
     for name in OWN:
         if name in ahead.candidates:
             columns[f"discharge_{name}"][place][:, at] = ahead.candidates[name]
@@ -222,6 +226,7 @@ def _columns(domain: Domain, cycles: np.ndarray, networks: int) -> dict[str, np.
     return (
         {name: np.full(ahead, np.nan, np.float32) for name in names}
         | {name: np.full((ahead[0], ahead[2]), np.nan, np.float32) for name in at_issue}
+        | {METHOD: np.zeros(ahead, np.int8)}
         | each
     )
 
@@ -229,9 +234,11 @@ def _columns(domain: Domain, cycles: np.ndarray, networks: int) -> dict[str, np.
 def _dataset(domain: Domain, cycles: np.ndarray, columns: dict[str, np.ndarray], attrs: dict[str, str]) -> xr.Dataset:
     units = {name: VARIABLES["discharge"].units for name in columns} | {"observation_age": "hours"}
     axes = {2: (DIMS[0], DIMS[2]), 3: DIMS, 4: (*DIMS[:2], "network", DIMS[2])}
-    data = {
+    data: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, Any]]] = {
         name: (axes[values.ndim], values, {"units": units[name], "long_name": name}) for name, values in columns.items()
     }
+    flags = {"flag_values": METHOD_FLAGS, "flag_meanings": METHOD_MEANINGS, "units": "1"}
+    data[METHOD] = (DIMS, columns[METHOD], flags | {"long_name": "method of the forecast value"})
     coords = {DIMS[0]: cycles, DIMS[1]: LEADS, DIMS[2]: [station.id for station in domain.stations]}
     if EACH in columns:
         coords["network"] = 1 + np.arange(columns[EACH].shape[2])
@@ -270,4 +277,5 @@ def _standing(path: Path, attrs: dict[str, str]) -> xr.Dataset | None:
     except netcdf.DamagedFile as damage:
         log.warning("%s; the month is made again", damage)
         return None
-    return standing if all(str(standing.attrs.get(key)) == value for key, value in attrs.items()) else None
+    same = all(str(standing.attrs.get(key)) == value for key, value in attrs.items())
+    return standing if same and METHOD in standing else None

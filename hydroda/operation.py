@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from hydroda import choice, gauge_bias, known, ledger, netcdf, products, publish, restart, window
 from hydroda import domain as domains
-from hydroda import gauge_bias, known, ledger, netcdf, products, publish, restart, window
 from hydroda.attributes import Provenance
-from hydroda.choice import METHODS
 from hydroda.domain import Domain
 from hydroda.fields import MISSING
 from hydroda.forecasting import RECENT, Outlook, Trail, moved, outlook
@@ -151,7 +150,7 @@ def write(
     median = _columns(domain, [(i.group, i.outlook.median) for i in issued])
     open_loop = _columns(domain, [(i.group, i.outlook.open_loop) for i in issued])
     status = _columns(domain, [(i.group, i.outlook.status) for i in issued], MISSING)
-    method = _columns(domain, [(i.group, _flags(i.outlook.method)) for i in issued], 0)
+    method = _columns(domain, [(i.group, choice.flags(i.outlook.method)) for i in issued], 0)
     datasets: dict[Path, xr.Dataset] = {}
     fc = store.product_path(f"fc{suffix}", cycle)
     datasets[fc] = products.forecast(
@@ -178,11 +177,6 @@ def write(
     if not suffix:
         publish.announce(datasets, digests, store.latest_path(), _last_observed(cycle, issued))
     return list(datasets)
-
-
-def _flags(method: np.ndarray) -> np.ndarray:
-    """Methods by name as flags 1, 2, … in the order of `choice.METHODS`."""
-    return 1 + np.array([METHODS.index(name) for name in method.flat], np.int8).reshape(method.shape)
 
 
 def _reasons(issued: Sequence[Issued]) -> str:

@@ -54,6 +54,9 @@ def test_a_hindcast_of_two_days_is_two_days_of_hourly_runs(settings):
     archive = netcdf.read(store.archive_path("none", cycles[0]))
     last = netcdf.read(store.product_path("fc", cycles[-1]))
     np.testing.assert_allclose(archive["discharge"].values[-1], last["discharge"].values, rtol=1e-6)
+    method = archive["discharge_method"]
+    np.testing.assert_array_equal(method.values[-1], last["discharge_method"].values)
+    assert method.dtype == np.int8 and method.attrs["flag_meanings"] == last["discharge_method"].attrs["flag_meanings"]
 
 
 def test_forecasts_rolled_out_together_are_those_rolled_out_alone(settings):
