@@ -74,6 +74,13 @@ def test_another_than_the_usual_must_be_better_in_three_parts_of_four(others, ex
     assert choice.best(errors(**others)) == (expected,) * LEADS.size
 
 
+def test_three_parts_of_five_are_not_enough():
+    five = {FILTER: np.ones((5, LEADS.size)), NETWORKS: np.array([0.5, 0.5, 0.5, 1.1, 1.1])[:, None] * np.ones(24)}
+    assert choice.best(five) == (FILTER,) * LEADS.size
+    five[NETWORKS][3] = 0.9
+    assert choice.best(five) == (NETWORKS,) * LEADS.size
+
+
 def test_every_lead_is_chosen_for_itself():
     both = errors(decaying_error=(0.5,) * 4)
     both["decaying_error"][:, 3:] = 2.0

@@ -13,7 +13,7 @@ from conftest import with_networks as give_networks
 from hydroda import choice, designs, domain, gains, groups, judging, learning, netcdf, steps, training
 from hydroda.cycle import Batch, Levels, rollout
 from hydroda.designs import DESIGNS, GAIN, LEVELS
-from hydroda.filters import adaptive, coloured, ensemble, guided, levels, linear, lstm, sigma
+from hydroda.filters import adaptive, bias, coloured, ensemble, guided, levels, linear, lstm, sigma
 from hydroda.filters.beliefs import mapped, named
 from hydroda.filters.beside import with_networks
 from hydroda.filters.nested import built, kind
@@ -300,6 +300,19 @@ def test_members_of_a_filter_are_forecast_with_networks_beside_it_too(name):
     assert single.members is not None and both.networks is not None
     torch.testing.assert_close(single.members, both.members)
     torch.testing.assert_close(single.variance, both.variance)
+
+
+def test_members_are_forecast_less_the_bias_that_is_estimated():
+    own = replace(batch(), build=bias.two_stage(INSIDE["etkf"], state_fraction=0.5, gauge_ratio=0.1))
+    (*_, belief), _ = run(own.filter, begun(own.filter), range(10))
+    ahead, hours = weather()[10 : 10 + LEADS.size], np.full(C, 10)
+    found = rollout(own, belief, begun(sigma.ukf(batch().system)).mean, ahead, hours).members
+    held, nothing = belief.bias, torch.full((C, 1), torch.nan, dtype=torch.float64)
+    assert held.abs().max() > 0.0
+    for i, u in enumerate(ahead):
+        belief = own.filter.forecast(belief, Hour(u.unsqueeze(1), nothing, own.noise(hours + 1 + i)))
+        truth = belief.state.members - held
+        torch.testing.assert_close(found[i], own.filter.system.see(truth)[..., 0].T)
 
 
 @each_design

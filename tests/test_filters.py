@@ -469,6 +469,28 @@ def test_on_a_linear_system_every_filter_is_the_kalman_filter(name):
     assert np.sqrt((error**2).sum(-1).mean() / trace.mean()) < 0.1 * sampling
 
 
+def test_likelihoods_of_mixtures_and_particles_are_not_those_of_one_gaussian():
+    of = gauges(hours=1)
+    hour = of.hour(0)
+    mixed = mixture.gpb1(linear.extended, factor=16.0, share=0.2)(of.system)
+    found = mixed.step(start(mixed, of), hour)[1].log_likelihood
+    plain = linear.extended(of.system)
+    each = [
+        plain.step(start(plain, of), hour._replace(doubt=torch.full_like(hour.observation, size)))[1].log_likelihood
+        for size in (1.0, 16.0)
+    ]
+    close(found, torch.logaddexp(math.log(0.8) + each[0], math.log(0.2) + each[1]), 1e-12)
+    made = particle.bootstrap(of.system, members=30)
+    prior = made.forecast(start(made, of), hour)
+    r = of.system.observation_error(hour.observation)
+    chances = [
+        torch.distributions.MultivariateNormal(of.system.see(prior.members)[c], r[c]).log_prob(hour.observation[c])
+        for c in range(len(r))
+    ]
+    expected = torch.logsumexp(torch.stack(chances) + prior.weights[..., 0].log(), 1)
+    close(made.step(start(made, of), hour)[1].log_likelihood, expected, 1e-9)
+
+
 @every
 def test_normalised_innovations_average_to_the_number_of_observations(name):
     row = FILTERS[name]
