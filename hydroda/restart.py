@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from hydroda.choice import METHODS
 from hydroda.cycle import Moment
 from hydroda.filters.beliefs import mapped, named
 from hydroda.filters.nested import built, kind
@@ -60,6 +61,8 @@ def groups_of(ds: xr.Dataset) -> list[Saved]:
         own = {str(name).removeprefix(lead): ds[name].values for name in ds.variables if str(name).startswith(lead)}
         stations, fingerprints = (tuple(map(str, own.pop(name))) for name in ("station_id", "fingerprint"))
         ledger = Ledger(**{f.name: np.array(own.pop(f"ledger.{f.name}")) for f in fields(Ledger)})
+        if len(ledger.squares) != len(METHODS):
+            raise ValueError(f"a ledger of {len(ledger.squares)} methods, there are {len(METHODS)}")
         tensors = {name: torch.from_numpy(np.array(values)) for name, values in own.items()}
         open_loop = tensors.pop("open_loop")
         belief = built(str(ds.attrs[f"{lead}belief"]), {n.removeprefix("belief."): t for n, t in tensors.items()})

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,21 @@ def test_a_belief_of_other_parameters_is_not_used(settings):
     domain = domains.load(settings)
     (group,), _ = grouped(domain)
     assert start.begin(domain, group, FIRST + 3 * HOUR).kind == "warm"
+
+
+def test_a_belief_with_a_ledger_of_other_methods_is_not_used(settings):
+    """As of a version that could issue more of them."""
+    hourly(settings, 1)
+    path = store_of(settings).belief_path(FIRST)
+    (saved,) = restart.groups_of(netcdf.read(path))
+    old, more = saved.ledger, [(0, 2), (0, 0), (0, 0)]
+    wider = {"forecasts": np.pad(old.forecasts, [(0, 0), *more]), "squares": np.pad(old.squares, more)}
+    other = replace(old, **wider, weights=np.pad(old.weights, more))
+    netcdf.write(restart.dataset([replace(saved, ledger=other)]), path, record_dim=None)
+    with pytest.raises(ValueError, match="9 methods, there are 7"):
+        restart.groups_of(netcdf.read(path))
+    done = steps.run(settings, FIRST + HOUR)
+    assert netcdf.read(done.files[0]).attrs["hydroda_start_kind"] == "cold"
 
 
 def test_beliefs_survive_a_file_bit_for_bit(settings, tmp_path):
