@@ -25,8 +25,8 @@ def train_networks(
 ) -> str:
     """The networks of calibrated catchments and their share in the forecasts of each, in words."""
     period = (parse_utc(time) for time in (start, end))
-    how = {"design": design, "parameters": parameters, "together": together}
-    return _said(steps.train(load(Path(config)), stations, *period, **how))  # type: ignore[arg-type]
+    settings = load(Path(config))
+    return _said(steps.train(settings, stations, *period, design=design, parameters=parameters, together=together))
 
 
 def _said(results: list[steps.Calibration]) -> str:

@@ -14,7 +14,12 @@ from hydroda.units import HOUR
 DISCHARGE = VARIABLES["discharge"].standard_name
 FLAG_VALUES = np.array([1, 2, 3, 4, 9], np.int8)
 METHOD_FLAGS = np.arange(len(METHODS) + 1, dtype=np.int8)
-METHOD_MEANINGS = " ".join(("none", *METHODS))
+METHOD_ATTRIBUTES = {
+    "long_name": "method of the forecast value",
+    "units": "1",
+    "flag_values": METHOD_FLAGS,
+    "flag_meanings": " ".join(("none", *METHODS)),
+}
 GOOD, NO_RECENT_OBSERVATION, DEGRADED_FORCING, UNUSABLE, MISSING = FLAG_VALUES
 STATUS_MEANINGS = "good no_recent_observation degraded_forcing unusable missing"
 STATION_COORDINATES = "lat lon station_id station_name"
@@ -189,11 +194,7 @@ def flag(values: np.ndarray, meanings: str, coordinates: str, **attrs: str) -> x
 
 def method(values: np.ndarray, reasons: str) -> xr.Variable:
     """By which method each forecast value was made: 0 none, 1, 2, … those of `choice`."""
-    told = {
-        "long_name": "method of the forecast value",
-        "units": "1",
-        "flag_values": METHOD_FLAGS,
-        "flag_meanings": METHOD_MEANINGS,
+    told = METHOD_ATTRIBUTES | {
         "coverage_content_type": "auxiliaryInformation",
         "coordinates": FORECAST_COORDINATES,
         "grid_mapping": "crs",

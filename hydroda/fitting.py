@@ -1,7 +1,8 @@
 """Calibration of one catchment from the store: its gauge, its weather, its model, its baselines, its filter."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,12 +21,11 @@ from hydroda.quality import Limits
 from hydroda.schema import hours
 from hydroda.settings import Catchment, Settings
 from hydroda.store import Store
-from hydroda.units import HOUR, floor_hour, iso, m3_per_second
+from hydroda.units import HOUR, HOURS_PER_YEAR, floor_hour, iso, m3_per_second
 from hydroda.weather import Climate
 from hydroda.window import Place
 
 ENOUGH = 0.5  # share of the hours a variable must have to be built upon
-HOURS_PER_YEAR = 8766.0
 FIRST = np.datetime64("1800-01-01", "ns")
 SHOWN = (1, 3, 6, 12, 24)
 
@@ -93,9 +93,8 @@ def fit(
         past = tuning.past(record.forcing, record.observed, fitted.states, scored)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
-    whole, *others = _tuned_apart(
-        settings, record.model, fitted.parameters, past, effort.filter, lambda f, text: progress(0.5 + 0.45 * f, text)
-    )
+    search = partial(tuned, settings, record.model, fitted.parameters)
+    whole, *others = _tuned_apart(search, past, effort.filter, lambda f, text: progress(0.5 + 0.45 * f, text))
     found = Calibrated(
         station=catchment.id,
         model=settings.model.name,
@@ -110,7 +109,7 @@ def fit(
         correction=baselines,
         report={},
     )
-    own = batch_of(judging.apart(found), settings).rows(judging.parts(found, past))
+    own = batch_of(judging.apart(found), settings)
     best = judging.judged(own, past, found, catchment.area_km2, archived=record.archived)
     progress(1.0, "done")
     return replace(
@@ -146,25 +145,23 @@ def record_of(
 
 
 def _tuned_apart(
-    settings: Settings,
-    model: Model,
-    parameters: np.ndarray,
+    search: Callable[[tuning.Past, tuple[int, int], Progress], Tuned],
     past: tuning.Past,
     effort: tuple[int, int],
     progress: Progress,
 ) -> list[Tuned]:
-    """What the filter is tuned to on the whole record, and without each part of it, if there are as many.
+    """What a `search` tunes the filter to on the whole record, and without each part of it, if there are as many.
 
     The filter runs with the first; judged by that it would seem better than it is, and than networks that are judged in
     hours they were not trained on. The others are searched half as long.
     """
     count = tuning.PARTS if np.unique(past.parts).size == tuning.PARTS else 0
-    found = [tuned(settings, model, parameters, past, effort, among(progress, 0, 2, "whole record"))]
+    found = [search(past, effort, among(progress, 0, 2, "whole record"))]
     generations, population = effort
     half, later = (max(generations // 2, 1), population), among(progress, 1, 2, "apart")
     for part in range(count):
         told = among(later, part, count, f"without part {part + 1}")
-        found.append(tuned(settings, model, parameters, past.without(part), half, told))
+        found.append(search(past.without(part), half, told))
     return found
 
 

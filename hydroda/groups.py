@@ -8,10 +8,9 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors.torch
 import torch
 
-from hydroda import catalogue, cycle, designs
+from hydroda import catalogue, cycle, designs, training
 from hydroda.calibrated import GAUGE, Calibrated
 from hydroda.choice import BOTH, NETWORKS
 from hydroda.cycle import Batch, Levels
@@ -97,13 +96,13 @@ def _networks(domain: Domain, member: Calibrated) -> Networks:
             raise ValueError("not what was trained with the parameters beside it")
         if taught.report.get("filter") != domain.settings.filter.model_dump(mode="json"):
             raise ValueError("trained beside another filter")
-        weights = safetensors.torch.load(content)
+        weights = training.weights_in(content)
         name = taught.report.get("design", designs.GAIN)  # those from before there was a choice say nothing
         designs.design(name)
         states = len(build_model(member.model, member.temperature).states)
         if weights["fixed.content"].shape[-1] != states:
             raise ValueError(f"for {weights['fixed.content'].shape[-1]} states, {member.model} has {states}")
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, KeyError) as error:
         log.warning("%s: %s is not used (%s); the filter goes on alone", member.station, path, error)
         return Networks("", {})
     return Networks(name, weights)

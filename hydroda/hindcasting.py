@@ -18,7 +18,7 @@ import xarray as xr
 from hydroda import choice, known, netcdf, operation, predictive, restart, window
 from hydroda import domain as domains
 from hydroda.domain import Domain
-from hydroda.fields import METHOD_FLAGS, METHOD_MEANINGS
+from hydroda.fields import METHOD_ATTRIBUTES
 from hydroda.forecasting import Outlook, Trail, outlook
 from hydroda.groups import Group, grouped
 from hydroda.known import Changes, ForecastTable
@@ -233,12 +233,10 @@ def _columns(domain: Domain, cycles: np.ndarray, networks: int) -> dict[str, np.
 
 def _dataset(domain: Domain, cycles: np.ndarray, columns: dict[str, np.ndarray], attrs: dict[str, str]) -> xr.Dataset:
     units = {name: VARIABLES["discharge"].units for name in columns} | {"observation_age": "hours"}
+    told: dict[str, dict[str, Any]] = {name: {"units": units[name], "long_name": name} for name in columns}
+    told[METHOD] = METHOD_ATTRIBUTES
     axes = {2: (DIMS[0], DIMS[2]), 3: DIMS, 4: (*DIMS[:2], "network", DIMS[2])}
-    data: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, Any]]] = {
-        name: (axes[values.ndim], values, {"units": units[name], "long_name": name}) for name, values in columns.items()
-    }
-    flags = {"flag_values": METHOD_FLAGS, "flag_meanings": METHOD_MEANINGS, "units": "1"}
-    data[METHOD] = (DIMS, columns[METHOD], flags | {"long_name": "method of the forecast value"})
+    data = {name: (axes[values.ndim], values, told[name]) for name, values in columns.items()}
     coords = {DIMS[0]: cycles, DIMS[1]: LEADS, DIMS[2]: [station.id for station in domain.stations]}
     if EACH in columns:
         coords["network"] = 1 + np.arange(columns[EACH].shape[2])

@@ -10,10 +10,10 @@ from hydroda.calibrated import Calibrated
 from hydroda.correction import Correction
 from hydroda.cycle import Batch
 from hydroda.intervals import Factors
-from hydroda.units import m3_per_second
+from hydroda.units import HOURS_PER_YEAR, m3_per_second
 
 TOLD = 1440.0  # hours with weather forecasts that are enough to decide what is issued with such
-PROVEN = 2 * 8766.0  # hours of judgement before networks are issued without the filter; one year may mislead
+PROVEN = 2 * HOURS_PER_YEAR  # hours of judgement before networks are issued without the filter; one year may mislead
 
 
 class Judged(NamedTuple):
@@ -50,20 +50,21 @@ def judged(
     held: np.ndarray | None = None,
     archived: tuning.Weather | None = None,
 ) -> Judged:
-    """What a catchment, with a row of the batch for every stretch of its past, of `parts`, forecasts best with.
+    """What a catchment, of which the batch holds those it is judged `apart` with, forecasts best with.
 
-    Forecasts issued in all hours choose the method, or those in the hours (T,) `held` back from a network, by its
-    number, which then speaks for all; -1 is for none. Operation takes the mean of networks, whose squared error is less
-    than that of one by their variance (Krogh & Vedelsby 1995). Networks are not chosen without the filter by less than
-    two years. Widths are of all. Of `archived` weather there must be two months to decide by, else what is found for
-    the observed holds.
+    Each stretch of the past is run with the filter as it is tuned without that part of the record. Forecasts issued in
+    all hours choose the method, or those in the hours (T,) `held` back from a network, by its number, which then speaks
+    for all; -1 is for none. Operation takes the mean of networks, whose squared error is less than that of one by their
+    variance (Krogh & Vedelsby 1995). Networks are not chosen without the filter by less than two years. Widths are of
+    all. Of `archived` weather there must be two months to decide by, else what is found for the observed holds.
     """
     dry = past.forcing.clone()
     dry[:, batch.model.forcings.index("precipitation")] = 0.0
     kinds = {"observed": lambda at: past.forcing[at], "none": lambda at: dry[at]}
     if archived is not None:
         kinds["archived"] = archived
-    memory = np.array([each.residual_hours for each in apart(found)])[parts(found, past)]
+    part = parts(found, past)
+    batch, memory = batch.rows(part), np.array([each.residual_hours for each in apart(found)])[part]
     moments, _ = tuning.analyses(batch, past, tuning.EVERY)
     names, spread, errors = {}, {}, {}
     between: tuple[float, ...] = ()
@@ -83,10 +84,8 @@ def judged(
             name: np.stack([np.nanmean(values[:, some], 1).clip(min=0.0) for some in times])
             for name, values in square.items()
         }
-        allowed = dict(by_part)
-        if asked.sum() * tuning.EVERY < PROVEN:
-            allowed.pop(choice.NETWORKS, None)
-        names[weather] = choice.best(allowed)
+        proven = asked.sum() * tuning.EVERY >= PROVEN
+        names[weather] = choice.best({name: e for name, e in by_part.items() if proven or name != choice.NETWORKS})
         issued = choice.picked(every, np.array(names[weather])[:, None])
         between = between or intervals.cuts(issued)
         spread[weather] = intervals.factors(issued, made.variance, made.observed, between)

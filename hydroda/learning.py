@@ -102,12 +102,12 @@ class Pupil(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A pupil with its record: the open loop (T, n), its batch, the analyses to begin windows with, the least mean
-    squared errors (2, 24) of its classical forecasts, of runoff and of its root, and the scales of its networks."""
+    """A pupil with its record, that in stretches, its batch, the analyses to begin windows with, the least mean squared
+    errors (2, 24) of its classical forecasts, of runoff and of its root, and the scales of its networks."""
 
     pupil: Pupil
     record: Record
-    states: Tensor
+    known: tuning.Past
     batch: Batch
     past: Past
     goal: np.ndarray
@@ -170,7 +170,8 @@ def learn(
 
     Each network is trained on all but a third of the record, another for each, and judged in that (cross-fitting): so
     all years teach, and all years decide at which leads networks, their mean with the filter, or something else is
-    issued. One year would decide by its weather.
+    issued. One year would decide by its weather. Raises ValueError for a record too short, or a filter that the design
+    does not go with.
     """
     kind = designs.design(design)
     every = (*taught, *others)
@@ -207,12 +208,13 @@ def _prepared(settings: Settings, store: Store, pupil: Pupil, effort: Effort, *,
     batch = batch_of([found], settings)
     states = open_loop(record.model, batch.parameters[0, 0].numpy(), record.forcing)
     try:
-        moments, starts, goal = _classical(record, states, batch, found, catchment.area_km2)
+        known = tuning.past(record.forcing, record.observed, states, record.scored)
+        moments, goal = _classical(known, batch, found, catchment.area_km2)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
     analysed = states.clone()
     for moment in moments:
-        analysed[starts + moment.hour] = moment.belief.mean[:, 0, : states.shape[1]]
+        analysed[known.starts + moment.hour] = moment.belief.mean[:, 0, : states.shape[1]]
     past = Past(torch.from_numpy(record.forcing), torch.from_numpy(record.observed), analysed)
     assert batch.system.stores is not None
     flow = past.observed[record.scored]
@@ -220,7 +222,7 @@ def _prepared(settings: Settings, store: Store, pupil: Pupil, effort: Effort, *,
     if several:
         rain = past.forcing[record.scored][:, record.model.forcings.index("precipitation")]
         scales["attributes"] = guided.attributes(catchment.area_km2, rain, flow)
-    return Prepared(pupil, record, states, batch, past, goal, scales)
+    return Prepared(pupil, record, known, batch, past, goal, scales)
 
 
 def _task(
@@ -269,20 +271,18 @@ def _judged(
     data: str,
     skipped: int,
 ) -> Lesson:
-    found, record = one.pupil.found, one.record
-    past = tuning.past(record.forcing, record.observed, one.states, record.scored)
+    found = one.pupil.found
     each = judging.apart(found)
-    rows = designs.beside(batch_of(each, settings), design, [weights] * len(each)).rows(judging.parts(found, past))
-    judged = judging.judged(rows, past, found, one.pupil.catchment.area_km2, held, record.archived)
+    batch = designs.beside(batch_of(each, settings), design, [weights] * len(each))
+    judged = judging.judged(batch, one.known, found, one.pupil.catchment.area_km2, held, one.record.archived)
     return Lesson(design, weights, judged, data, skipped)
 
 
 def _classical(
-    record: Record, states: Tensor, batch: Batch, calibrated: Calibrated, area: float
-) -> tuple[list[Moment], np.ndarray, np.ndarray]:
-    """The analyses of all hours of the stretches that start at (s,), and the least mean squared errors (2, 24) of all
-    classical forecasts from every third of them, of runoff and of its root. Raises ValueError when it is too short."""
-    known = tuning.past(record.forcing, record.observed, states, record.scored)
+    known: tuning.Past, batch: Batch, calibrated: Calibrated, area: float
+) -> tuple[list[Moment], np.ndarray]:
+    """The analyses of all hours of the stretches, and the least mean squared errors (2, 24) of all classical forecasts
+    from every third of them, of runoff and of its root."""
     rows = batch.rows(np.zeros(known.starts.size, np.int64))
     moments, _ = tuning.analyses(rows, known, 1)
     found = tuning.forecasts(rows, known, moments[:: tuning.EVERY], lambda at: known.forcing[at])
@@ -292,4 +292,4 @@ def _classical(
     errors = [
         [np.nanmean((of(values) - of(found.observed)) ** 2, 1) for of in (np.abs, np.sqrt)] for values in classical
     ]
-    return moments, known.starts, np.min(errors, 0)
+    return moments, np.min(errors, 0)

@@ -232,6 +232,14 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return _read(path, WEIGHTS)
 
 
+def weights_in(content: bytes) -> dict[str, Tensor]:
+    """The weights alone, of the content of a file that `save` wrote. Raises ValueError for any other."""
+    try:
+        return safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"no safetensors: {error}") from None
+
+
 def _bytes(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
     """One entry of metadata, since those of safetensors come in any order and the same must give the same bytes."""
     return safetensors.torch.save(

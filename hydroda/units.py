@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 HOUR = np.timedelta64(1, "h")
+HOURS_PER_YEAR = 8766.0
 SECONDS_PER_HOUR = 3600.0
 
 

@@ -27,8 +27,8 @@ def known(settings):
     return found, tuning.past(record.forcing, record.observed, states, record.scored)
 
 
-def rows(settings, found, past):
-    return groups.batch(judging.apart(found), settings).rows(judging.parts(found, past))
+def batch_of(settings, found):
+    return groups.batch(judging.apart(found), settings)
 
 
 def test_parts_of_a_record_are_the_same_in_another_period():
@@ -58,7 +58,7 @@ def test_the_filter_is_judged_in_each_part_by_what_it_was_tuned_to_without(known
         for own, f, hours in zip(found.apart, (0.3, 1.0, 4.0), (0.0, 5.0, 50.0), strict=True)
     )
     found = replace(found, apart=apart)
-    judged = judging.judged(rows(settings, found, past), past, found, AREA)
+    judged = judging.judged(batch_of(settings, found), past, found, AREA)
     issue, square, seen = [], [], []
     for k, own in enumerate(judging.apart(found)):
         part = replace(past, starts=past.starts[judging.parts(found, past) == k])
@@ -75,7 +75,7 @@ def test_the_filter_is_judged_in_each_part_by_what_it_was_tuned_to_without(known
     assert len(times) == 2  # halves, of less than half a year
     expected = np.stack([np.nanmean(square[:, some], 1) for some in times])
     np.testing.assert_allclose(judged.errors[FILTER], expected, rtol=1e-9)
-    whole = judging.judged(rows(settings, replace(found, apart=()), past), past, replace(found, apart=()), AREA)
+    whole = judging.judged(batch_of(settings, replace(found, apart=())), past, replace(found, apart=()), AREA)
     assert not np.allclose(whole.errors[FILTER], expected, rtol=1e-3)
 
 
@@ -89,7 +89,7 @@ def test_single_networks_are_judged_as_their_mean_will_do(known, settings):
     differ = np.random.default_rng(2).normal(scale=0.02, size=weights["last.weight"].shape)
     weights["last.weight"] += torch.from_numpy(differ)
     alone = replace(found, apart=())
-    batch = designs.beside(one, designs.GAIN, [weights]).rows(judging.parts(alone, past))
+    batch = designs.beside(one, designs.GAIN, [weights])
     hours = len(past.observed)
     each = [judging.judged(batch, past, alone, AREA, np.full(hours, k)).errors for k in range(3)]
     together = judging.judged(batch, past, alone, AREA).errors

@@ -39,8 +39,10 @@ def together(
         if store.read_parameters(name) is None or restored(one, name).report != found[name].report:
             store.write_parameters(name, replace(found[name], taught=None).content())
     if any(restored(one, name).taught is None for name in names):
-        how = {"design": designs.GAIN, "together": True, "unseen": names[-1:]}
-        done = steps.train(one, names[:-1], progress=progress, effort=effort, **how)  # type: ignore[arg-type]
+        taught, rest = names[:-1], names[-1:]
+        done = steps.train(
+            one, taught, progress=progress, effort=effort, design=designs.GAIN, together=True, unseen=rest
+        )
         if failed := [each.summary for each in done if each.failed]:
             raise ValueError("; ".join(failed))
     return one, names[-1]
