@@ -32,11 +32,11 @@ class Taught:
 @dataclass(frozen=True)
 class Tuned:
     """What a filter was tuned to: parameters of the model by name, errors by state, and of the gauge [mm/h], as (share,
-    base), and the memory [h] of the residual of an analysis in forecasts, 0 for none."""
+    base), and the two memories [h] of the residual of an analysis in forecasts, as in `correction.left`."""
 
     parameters: dict[str, float]
     errors: dict[str, tuple[float, float]]
-    residual_hours: float
+    residual_hours: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ class Calibrated:
     """One catchment: parameters by name; errors by state, and of the gauge [mm/h], as (share, base); by forcing of the
     lead hours, what is issued at each lead (24,), as in `choice`, and factors (class, 24) on the spread of the filter,
     with the flows [m³/s] between classes as in `intervals`; what is believed of its gauge and its weather; its
-    baselines; networks that were trained for it; memory [h] of the residual of an analysis in forecasts, 0 for none;
-    and what the filter is tuned to without a part of the record, for each part, with which it is judged there.
+    baselines; networks that were trained for it; the memories [h] of the residual of an analysis in forecasts, as in
+    `correction.left`; and what the filter is tuned to without a part of the record, for each part, with which it is
+    judged there.
 
     `report` says on what and how well it was calibrated; nothing is computed from it.
     """
@@ -63,7 +64,7 @@ class Calibrated:
     correction: Correction
     report: dict[str, Any]
     taught: Taught | None = None
-    residual_hours: float = 0.0
+    residual_hours: tuple[float, float] = (0.0, 0.0)
     apart: tuple[Tuned, ...] = ()
 
     def content(self) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
         raise ValueError(f"format is {content.get('format')!r}, expected {FORMAT!r}: calibrate again")
     try:
         own = {key: value for key, value in content.items() if key != "format"}
-        own["errors"] = _pairs(own["errors"])
+        own |= _tuning(own)
         own["spread"] = {name: tuple(map(tuple, factors)) for name, factors in own["spread"].items()}
         own["between"] = tuple(own["between"])
         own["choice"] = {name: tuple(methods) for name, methods in own["choice"].items()}
@@ -92,7 +93,7 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
         climate = own["climate"]
         own["climate"] = Climate(**{**climate, "temperature": tuple(climate["temperature"])})
         own["correction"] = correction.restore(own["correction"])
-        own["apart"] = tuple(_tuned(each) for each in own.get("apart", ()))
+        own["apart"] = tuple(Tuned(**{**each, **_tuning(each)}) for each in own.get("apart", ()))
         taught = own.get("taught")
         own["taught"] = None if taught is None else Taught(**taught)
         catchment = Calibrated(**own)
@@ -113,9 +114,10 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
     return catchment
 
 
-def _tuned(content: Mapping[str, Any]) -> Tuned:
-    return Tuned(**{**content, "errors": _pairs(content["errors"])})
-
-
-def _pairs(errors: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    return {name: tuple(pair) for name, pair in errors.items()}
+def _tuning(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a `Tuned` JSON made lists of, as pairs again; earlier versions knew of one memory or none."""
+    memory = content.get("residual_hours", 0.0)
+    return {
+        "errors": {name: tuple(pair) for name, pair in content["errors"].items()},
+        "residual_hours": tuple(memory) if isinstance(memory, list) else (float(memory), 0.0),
+    }

@@ -30,18 +30,20 @@ def candidates(
     corrections: Sequence[Correction],
     observed_at_issue: np.ndarray,
     open_loop_at_issue: np.ndarray,
-    analysis_at_issue: np.ndarray,
+    residual_at_issue: np.ndarray,
+    residual_before: np.ndarray,
     age_hours: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """What could be issued, by method. The newest observation, open loop and analysis of its hour, and its age are
-    (F, S), as in `correction.apply`.
+    """What could be issued, by method. The newest observation, the open loop of its hour, the residuals of its analysis
+    and of the one an hour before, and its age are (F, S), as in `correction.apply`.
 
     To the run of the model from the analysis what is left of the residual of that is added (observation less analysis,
-    with a memory of `residual_hours`, (S,) or (F, 1, S)): a gain that is good for a day leaves the first hours to it.
+    with memories `residual_hours`, (S, 2) or (F, 1, S, 2)): a gain that is good for a day leaves the first hours to it.
     """
-    residual = observed_at_issue - analysis_at_issue
-    left = correction.left(age_hours[:, None] + LEADS[:, None], residual_hours)
-    found = {FILTER: np.maximum(of_filter + np.where(np.isfinite(residual), residual, 0.0)[:, None] * left, 0.0)}
+    now, before = correction.left(age_hours[:, None] + LEADS[:, None], residual_hours)
+    residual, earlier = correction.known(residual_at_issue, residual_before)
+    left = now * residual[:, None] + before * earlier[:, None]
+    found = {FILTER: np.maximum(of_filter + left, 0.0)}
     if of_networks is not None:
         found |= {NETWORKS: of_networks, BOTH: 0.5 * (found[FILTER] + of_networks)}
     issue = np.zeros(len(of_filter), "datetime64[ns]")  # no correction depends on the season

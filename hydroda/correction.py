@@ -28,6 +28,7 @@ SMOOTHING_DAYS = 15
 OFFSET = 0.01  # δ over mean discharge
 TAU_RANGE = (0.1, 8760.0)  # hours: the error is forgotten within the first lead hour … is a bias
 LARGEST_PHI = 0.99999
+NEARLY = 1.0 - 1e-6  # of a memory: two equal ones are the limit of nearly equal ones
 LEAP_YEAR = np.datetime64("2000-01-01", "D")
 
 
@@ -107,10 +108,25 @@ def apply(
     return np.maximum(forecast, 0.0)
 
 
-def left(hours: np.ndarray, memory_hours: np.ndarray | float) -> np.ndarray:
-    """The share exp(−hours / memory) that is left of an error, none of one without a memory."""
+def left(hours: np.ndarray, memory_hours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is left of a residual after `hours` (…), as shares of it and of the one an hour before it, with two memories
+    (…, 2) [h], the longer one first: an autoregression of second order (Box & Jenkins 1970).
+
+    With a = exp(−1/τ₁) and b = exp(−1/τ₂) these are (a^(h+1) − b^(h+1)) / (a − b) and −a b (a^h − b^h) / (a − b). Where
+    τ₂ is 0 that is exp(−h/τ₁) of the residual alone; with a second memory it goes on growing or shrinking for a while.
+    Nothing is left where both are 0.
+    """
     memory = np.asarray(memory_hours, float)
-    return np.where(memory > 0.0, np.exp(-hours / np.where(memory > 0.0, memory, 1.0)), 0.0)
+    a, b = np.moveaxis(np.where(memory > 0.0, np.exp(-1.0 / np.where(memory > 0.0, memory, 1.0)), 0.0), -1, 0)
+    b = np.minimum(b, NEARLY * a)
+    apart = np.where(a > 0.0, a - b, 1.0)
+    return (a ** (hours + 1.0) - b ** (hours + 1.0)) / apart, -a * b * (a**hours - b**hours) / apart
+
+
+def known(residual: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Residuals and those an hour before, without NaN: one that is missing is zero, a missing one before the same."""
+    now = np.where(np.isfinite(residual), residual, 0.0)
+    return now, np.where(np.isfinite(residual) & np.isfinite(before), before, now)
 
 
 def day_of_year(time: np.ndarray) -> np.ndarray:

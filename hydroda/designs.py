@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,20 +22,21 @@ GAIN, LEVELS = "gain", "levels"
 
 @dataclass(frozen=True)
 class Design:
-    """Untrained weights from `scales`, which states are stores, seeds and the memory [h] of the residual of an
+    """Untrained weights from `scales`, which states are stores, seeds and the memories [h] of the residual of an
     analysis; and the filter of weights, for networks beside (or around) a filter."""
 
-    initial: Callable[[Mapping[str, Tensor], Tensor, Sequence[int], float], dict[str, Tensor]]
+    initial: Callable[[Mapping[str, Tensor], Tensor, Sequence[int], tuple[float, float]], dict[str, Tensor]]
     learned: Callable[[Build], Learned]
 
 
 def _levels(
-    scales: Mapping[str, Tensor], stores: Tensor, seeds: Sequence[int], residual_hours: float
+    scales: Mapping[str, Tensor], stores: Tensor, seeds: Sequence[int], residual_hours: tuple[float, float]
 ) -> dict[str, Tensor]:
     """Those whose forecasts begin as the filter's are, with what is left of the residual of the analysis added."""
     basis = torch.exp(-torch.from_numpy(LEADS).unsqueeze(1) / torch.tensor(DECAYS, dtype=torch.float64))
-    left = torch.from_numpy(correction.left(LEADS, residual_hours))
-    return levels.initial(scales, stores, seeds, torch.linalg.lstsq(basis, left.unsqueeze(1)).solution[:, 0])
+    left = torch.from_numpy(np.stack(correction.left(LEADS, np.array(residual_hours)), 1))
+    now, before = torch.linalg.lstsq(basis, left).solution.unbind(1)
+    return levels.initial(scales, stores, seeds, now, before)
 
 
 DESIGNS: Mapping[str, Design] = {

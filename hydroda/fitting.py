@@ -190,10 +190,10 @@ def tuned(
     )
     levels = tuning.sized(model, build, parameters, past, levels)
     batch = tuning.rows(model, build, parameters, past, levels[None])
-    found = tuning.squares(batch, past, tuning.analyses(batch, past, tuning.EVERY)[0])
-    memory = float(tuning.residual_memory(found, past.variance, leads)[0][0])
+    found = tuning.squares(batch, past, tuning.analyses(batch, past, tuning.EVERY))
+    long, short = tuning.residual_memory(found, past.variance, leads)[0][0].tolist()
     own = dict(zip((p.name for p in model.parameters), batch.parameters[0, 0].tolist(), strict=True))
-    return Tuned(own, _errors(model, batch.levels), memory)
+    return Tuned(own, _errors(model, batch.levels), (long, short))
 
 
 def _climate(catchment: Catchment, stretch: np.ndarray, values: dict[str, np.ndarray]) -> tuple[Climate, bool]:

@@ -62,12 +62,13 @@ def _same(before: Rows | None, now: Rows) -> int:
 
 
 class Newest(NamedTuple):
-    """The newest usable observation of stations in a window [m³/s], open loop and analysis of its hour, its age [h]; or
-    NaN."""
+    """The newest usable observation of stations in a window [m³/s], the open loop of its hour, the residuals of its
+    analysis and of that an hour before, its age [h]; or NaN."""
 
     observed: np.ndarray
     open_loop: np.ndarray
-    analysis: np.ndarray
+    residual: np.ndarray
+    residual_before: np.ndarray
     age: np.ndarray
 
 
@@ -79,13 +80,17 @@ def newest(group: Group, trail: Trail) -> Newest:
     some, column = seen.any(0), np.arange(seen.shape[1])
     area = np.array([place.area_km2 for place in group.places])
 
-    def then(hours: Sequence[Tensor]) -> np.ndarray:
-        return m3_per_second(torch.stack(list(hours)).numpy()[last, column], area)
+    def then(runoff: np.ndarray, hours: np.ndarray = last) -> np.ndarray:
+        return m3_per_second(runoff[hours, column], area)
 
-    observed = m3_per_second(trail.rows.observation[last, column], area)
-    open_loop, analysed = then([a.open_loop for a in trail.analyses]), then([a.estimate for a in trail.analyses])
-    age = len(seen) - 1.0 - last
-    return Newest(*(np.where(some, part, np.nan) for part in (observed, open_loop, analysed, age)))
+    observed = trail.rows.observation
+    open_loop, estimate = (
+        torch.stack(each).numpy() for each in zip(*((a.open_loop, a.estimate) for a in trail.analyses), strict=True)
+    )
+    residual = observed - estimate
+    before = np.where(last > 0, then(residual, last - 1), np.nan)
+    found = then(observed), then(open_loop), then(residual), before, len(seen) - 1.0 - last
+    return Newest(*(np.where(some, part, np.nan) for part in found))
 
 
 class Prospect(NamedTuple):

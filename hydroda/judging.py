@@ -65,11 +65,11 @@ def judged(
         kinds["archived"] = archived
     part = parts(found, past)
     batch, memory = batch.rows(part), np.array([each.residual_hours for each in apart(found)])[part]
-    moments, _ = tuning.analyses(batch, past, tuning.EVERY)
+    analysed = tuning.analyses(batch, past, tuning.EVERY)
     names, spread, errors = {}, {}, {}
     between: tuple[float, ...] = ()
     for weather, forcing in kinds.items():
-        made = tuning.told(tuning.forecasts(batch, past, moments, forcing))
+        made = tuning.told(tuning.forecasts(batch, past, analysed, forcing))
         every = candidates(made, found.correction, area, memory[made.stretch], held)
         asked = np.isfinite(made.observed).any(0) & (True if held is None else held[made.issue] >= 0)
         if weather == "archived" and asked.sum() * tuning.EVERY < TOLD:
@@ -110,14 +110,14 @@ def candidates(
     residual_hours: np.ndarray,
     held: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """All forecasts that could be issued, (24, f) [mm/h] by method, with a memory (f,) of the residual of each; that of
-    networks is their mean, or that of the one that an hour (T,) was `held` back from."""
+    """All forecasts that could be issued, (24, f) [mm/h] by method, with memories (f, 2) [h] of the residual of each;
+    that of networks is their mean, or that of the one that an hour (T,) was `held` back from."""
 
     def discharge(runoff: np.ndarray) -> np.ndarray:
         return m3_per_second(runoff, area).T[..., None]
 
-    at_issue = (found.observed_at_issue, found.open_loop_at_issue, found.analysis)
-    observed, open_loop, analysis = (m3_per_second(flow[:, None], area) for flow in at_issue)
+    at_issue = (found.observed_at_issue, found.open_loop_at_issue, found.residual, found.residual_before)
+    observed, open_loop, residual, before = (m3_per_second(flow[:, None], area) for flow in at_issue)
     networks = None if found.of_networks is None else _networks(found.of_networks, found.issue, held)
     every = choice.candidates(
         discharge(found.of_filter),
@@ -127,7 +127,8 @@ def candidates(
         [fitted],
         observed,
         open_loop,
-        analysis,
+        residual,
+        before,
         np.zeros((found.issue.size, 1)),
     )
     return {name: values[..., 0].T / m3_per_second(1.0, area) for name, values in every.items()}

@@ -280,16 +280,17 @@ def _judged(
 
 def _classical(
     known: tuning.Past, batch: Batch, calibrated: Calibrated, area: float
-) -> tuple[list[Moment], np.ndarray]:
+) -> tuple[Sequence[Moment], np.ndarray]:
     """The analyses of all hours of the stretches, and the least mean squared errors (2, 24) of all classical forecasts
     from every third of them, of runoff and of its root."""
     rows = batch.rows(np.zeros(known.starts.size, np.int64))
-    moments, _ = tuning.analyses(rows, known, 1)
-    found = tuning.forecasts(rows, known, moments[:: tuning.EVERY], lambda at: known.forcing[at])
-    memory = np.full(found.issue.size, calibrated.residual_hours)
+    analysed = tuning.analyses(rows, known, 1)
+    some = analysed._replace(moments=analysed.moments[:: tuning.EVERY])
+    found = tuning.forecasts(rows, known, some, lambda at: known.forcing[at])
+    memory = np.tile(calibrated.residual_hours, (found.issue.size, 1))
     every = judging.candidates(found, calibrated.correction, area, memory)
     classical = [every[name] for name in choice.CLASSICAL]
     errors = [
         [np.nanmean((of(values) - of(found.observed)) ** 2, 1) for of in (np.abs, np.sqrt)] for values in classical
     ]
-    return moments, np.min(errors, 0)
+    return analysed.moments, np.min(errors, 0)

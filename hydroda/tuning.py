@@ -29,7 +29,12 @@ STRETCH = 720  # hours of a stretch that count
 ROWS = 8192  # forecasts made side by side
 EVERY = 3  # hours between the forecasts that are scored
 EVERY_LEAD = tuple(LEADS.tolist())
-MEMORIES = np.concatenate(([0.0], np.geomspace(0.5, 500.0, 61)))  # hours, of the residual of an analysis
+LONG, SHORT = (
+    np.concatenate(([0.0], memories)) for memories in (np.geomspace(0.5, 500.0, 31), 2.0 ** np.arange(-1, 5))
+)
+MEMORIES = np.array(
+    [(a, b) for a in LONG for b in SHORT if b < a or a == b == 0.0]
+)  # h, of the residual of an analysis
 Weather = Callable[[Tensor], Tensor]  # positions (24, f) of the lead hours of forecasts → their forcing (24, f, m)
 PARTS = 3  # of a record, in each of which a filter is judged that was tuned to the others
 TYPICAL = 0.1  # share of its mean content a store is in error when it is empty
@@ -122,13 +127,23 @@ def rows(
     return single.rows(np.repeat(np.arange(len(values)), count))
 
 
-def analyses(batch: Batch, known: Past, every: int) -> tuple[list[Moment], Tensor]:
-    """Moments every `every` hours of all stretches, and the normalised innovations squared (hour, row)."""
+class Analyses(NamedTuple):
+    """Some moments of all stretches, their hour being that of the stretch; and of every hour the normalised innovations
+    squared (hour, row), and beginning with the hour before the first the residuals, observation less analysis
+    (1 + hour, row) [mm/h]. NaN where nothing was observed."""
+
+    moments: Sequence[Moment]
+    nis: Tensor
+    residual: np.ndarray
+
+
+def analyses(batch: Batch, known: Past, every: int) -> Analyses:
+    """Those of a batch that `rows` made, with moments every `every` hours."""
     times = batch.parameters.shape[0] // known.starts.size
     at = known.hours(np.arange(-SETTLE + 1, STRETCH))
     forcing, observed = known.forcing[at].repeat(1, times, 1), known.observed[at].repeat(1, times)
     x = known.states[at[0] - 1].repeat(times, 1).unsqueeze(1)
-    moments, nis = [], []
+    moments, nis, residual = [], [], []
     with torch.inference_mode():
         belief = batch.believe(x, 0)
         hours = np.zeros(x.shape[0], np.int64)
@@ -136,67 +151,76 @@ def analyses(batch: Batch, known: Past, every: int) -> tuple[list[Moment], Tenso
             hour = Hour(u.unsqueeze(1), observed[i].unsqueeze(-1), batch.noise(hours + i))
             belief, update = batch.filter.step(belief, hour)
             offset = i - SETTLE + 1
+            if offset >= -1:
+                residual.append(observed[i] - batch.filter.system.see(belief.mean)[:, 0, 0])
             if offset >= 0:
                 nis.append(update.nis)
                 if offset % every == 0:
                     moments.append(Moment(offset, belief, known.states[at[i]].repeat(times, 1).unsqueeze(1)))
-    return moments, torch.stack(nis)
+    return Analyses(moments, torch.stack(nis), torch.stack(residual).numpy())
 
 
-def issues(batch: Batch, known: Past, moments: Sequence[Moment]) -> Iterator[tuple[Batch, Moment, np.ndarray, Tensor]]:
-    """Moments side by side, as many as make a good batch: the rows, the moments as one, the hour each is of, and the
-    positions (24, row) of their lead hours."""
+def issues(
+    batch: Batch, known: Past, found: Analyses
+) -> Iterator[tuple[Batch, Moment, np.ndarray, tuple[np.ndarray, np.ndarray], Tensor]]:
+    """Moments side by side, as many as make a good batch: the rows, the moments as one, the hour each is of, residuals
+    (row,) of these hours and those before, and the positions (24, row) of their lead hours."""
     count = batch.parameters.shape[0]
     times = count // known.starts.size
     size = max(1, ROWS // count)
-    for i in range(0, len(moments), size):
-        some = moments[i : i + size]
+    for i in range(0, len(found.moments), size):
+        some = found.moments[i : i + size]
         hours = np.array([moment.hour for moment in some])
         at = np.tile(known.starts, times) + hours[:, None] + LEADS[:, None, None]
         wider = batch.rows(np.tile(np.arange(count), len(some)))
         open_loop = torch.cat([moment.open_loop for moment in some])
         every = Moment(0, joined([moment.belief for moment in some]), open_loop)
-        yield wider, every, np.repeat(hours, count), torch.from_numpy(at.reshape(LEADS.size, -1))
+        residual = found.residual[hours + 1].ravel(), found.residual[hours].ravel()
+        yield wider, every, np.repeat(hours, count), residual, torch.from_numpy(at.reshape(LEADS.size, -1))
 
 
 class Squares(NamedTuple):
     """Means (quarter of a year, candidate, lead) [mm²/h²] over forecasts of the model run from analyses: of the squared
-    error, of its product with the residual of the analysis (observation less analysis, zero where nothing was
-    observed), and of the square of that."""
+    error e², of its products with the residual ρ of the analysis and with that of the hour before, ρ₋ (as
+    `correction.known` has them), and of the products of these."""
 
     error: np.ndarray
-    product: np.ndarray
-    residual: np.ndarray
+    with_now: np.ndarray
+    with_before: np.ndarray
+    now: np.ndarray
+    both: np.ndarray
+    before: np.ndarray
 
-    def corrected(self, memory: np.ndarray) -> np.ndarray:
-        """The squared error (memory, quarter, candidate, lead) with the residual, which fades with a memory [h]."""
-        left = correction.left(LEADS, memory[:, None])[:, None, None]
-        return self.error + 2.0 * left * self.product + left**2 * self.residual
+    def corrected(self, memory: np.ndarray, leads: np.ndarray = LEADS) -> np.ndarray:
+        """The squared error (memory, quarter, candidate, lead) with what memories (memory, 2) [h] leave of the
+        residual after `leads` [h]."""
+        now, before = (share[:, None, None] for share in correction.left(leads, memory[:, None]))
+        linear = now * self.with_now + before * self.with_before
+        return self.error + 2.0 * (linear + now * before * self.both) + now**2 * self.now + before**2 * self.before
 
 
-def squares(batch: Batch, known: Past, moments: Sequence[Moment]) -> Squares:
+def squares(batch: Batch, known: Past, found: Analyses) -> Squares:
     """Those of every candidate of a batch, in the quarters in which anything was observed."""
     count = known.starts.size
     times = batch.parameters.shape[0] // count
     blocks = quarters.number(count * STRETCH)
     quarter = torch.arange(count) * blocks // count
-    total = torch.zeros(3, times, blocks, LEADS.size, dtype=torch.float64)
+    total = torch.zeros(len(Squares._fields), times, blocks, LEADS.size, dtype=torch.float64)
     number = torch.zeros(times, blocks, LEADS.size)
 
     def summed(values: Tensor) -> Tensor:
         by_stretch = values.reshape(-1, times, count).sum(0)
         return torch.zeros(times, blocks, dtype=values.dtype).index_add(1, quarter, by_stretch)
 
-    for wider, moment, _, at in issues(batch, known, moments):
+    for wider, moment, _, residuals, at in issues(batch, known, found):
         system, observed = wider.filter.system, known.observed[at]
         seen = torch.isfinite(observed)
+        residual, earlier = (torch.from_numpy(each) for each in correction.known(*residuals))
         with torch.inference_mode():
-            residual = known.observed[at[0] - 1] - system.see(moment.belief.mean)[:, 0, 0]
-            residual = torch.where(torch.isfinite(residual), residual, 0.0)
             for lead, flow in enumerate(ahead(system, moment.belief.mean, known.forcing[at])):
                 error = torch.where(seen[lead], flow[:, 0] - observed[lead], 0.0)
-                there = torch.where(seen[lead], residual, 0.0)
-                parts = (error.square(), error * there, there.square())
+                now, before = (torch.where(seen[lead], each, 0.0) for each in (residual, earlier))
+                parts = (error.square(), error * now, error * before, now.square(), now * before, before.square())
                 total[..., lead] += torch.stack([summed(part) for part in parts])
                 number[..., lead] += summed(seen[lead].float())
     some = (number > 0).all(0).all(-1)
@@ -206,13 +230,13 @@ def squares(batch: Batch, known: Past, moments: Sequence[Moment]) -> Squares:
 def residual_memory(
     found: Squares, variance: float, leads: Sequence[int] = EVERY_LEAD
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each candidate the memory (k,) [h] of the residual of an analysis, 0 for none, that is best for `leads` [h],
-    and the loss (k,) that is then left: the mean over these of `quarters.loss`, errors being divided by the
-    variance of what is observed."""
-    errors = np.moveaxis(found.corrected(MEMORIES), 1, 0)[..., np.array(leads) - 1] / variance
-    loss = quarters.loss(errors).mean(-1)
-    best = loss.argmin(0)
-    return MEMORIES[best], loss.min(0)
+    """For each candidate the memories (k, 2) [h] of the residual of an analysis that are best for `leads` [h], and the
+    loss (k,) that is then left: the mean over these of `quarters.loss`, errors being divided by the variance of what is
+    observed."""
+    some = Squares(*(each[..., np.array(leads) - 1] for each in found))
+    every = some.corrected(MEMORIES, np.array(leads))
+    loss = quarters.loss(np.moveaxis(every, 1, 0) / variance).mean(-1)
+    return MEMORIES[loss.argmin(0)], loss.min(0)
 
 
 def tune(
@@ -237,8 +261,8 @@ def tune(
 
     def loss(values: np.ndarray) -> np.ndarray:
         candidates = rows(model, build, parameters, known, values)
-        moments, _ = analyses(candidates, known, EVERY)
-        return residual_memory(squares(candidates, known, moments), known.variance, leads)[1]
+        found = squares(candidates, known, analyses(candidates, known, EVERY))
+        return residual_memory(found, known.variance, leads)[1]
 
     return minimised(
         loss,
@@ -257,7 +281,7 @@ def sized(
 
     Nine in ten normalised innovations squared are then below what a χ² variable with one degree of freedom is.
     """
-    _, nis = analyses(rows(model, build, parameters, known, values[None]), known, EVERY)
+    nis = analyses(rows(model, build, parameters, known, values[None]), known, EVERY).nis
     seen = nis[torch.isfinite(nis)].numpy()
     errors = len(model.states) + 2
     factor = float(np.sqrt(np.quantile(seen, intervals.SHARE) / chi2.ppf(intervals.SHARE, 1)))
@@ -267,7 +291,8 @@ def sized(
 class Forecasts(NamedTuple):
     """Forecasts (24, f) of one catchment [mm/h]: the filter's with their variance, those (24, s, f) of networks beside
     it where there are any, the open loop; what was observed (24, f), NaN where missing; the positions (f,) they are
-    issued at, and there (f,) what is observed, the open loop and what is analysed; and of which stretch they are."""
+    issued at, and there (f,) what is observed, the open loop, and the residuals of the analysis and of that an hour
+    before; and of which stretch they are."""
 
     of_filter: np.ndarray
     variance: np.ndarray
@@ -277,18 +302,17 @@ class Forecasts(NamedTuple):
     issue: np.ndarray
     observed_at_issue: np.ndarray
     open_loop_at_issue: np.ndarray
-    analysis: np.ndarray
+    residual: np.ndarray
+    residual_before: np.ndarray
     stretch: np.ndarray
 
 
-def forecasts(batch: Batch, known: Past, moments: Sequence[Moment], weather: Weather) -> Forecasts:
-    """Those of a batch of one candidate from `moments` of `analyses`, with some weather in the lead hours."""
+def forecasts(batch: Batch, known: Past, found: Analyses, weather: Weather) -> Forecasts:
+    """Those of a batch of one candidate from the moments of its analyses, with some weather in the lead hours."""
     parts, of_networks = [], []
-    for wider, moment, hours, at in issues(batch, known, moments):
+    for wider, moment, hours, residuals, at in issues(batch, known, found):
         ahead = rollout(wider, moment.belief, moment.open_loop, weather(at), hours)
         issue = at[0] - 1
-        now = (wider.filter.system.see(moment.belief.mean), wider.system.see(moment.open_loop))
-        analysis, open_loop = (flow[:, 0, 0] for flow in now)
         if ahead.networks is not None:
             of_networks.append(ahead.networks)
         parts.append(
@@ -299,8 +323,8 @@ def forecasts(batch: Batch, known: Past, moments: Sequence[Moment], weather: Wea
                 known.observed[at],
                 issue,
                 known.observed[issue],
-                open_loop,
-                analysis,
+                wider.system.see(moment.open_loop)[:, 0, 0],
+                *(torch.from_numpy(residual) for residual in residuals),
                 torch.arange(issue.numel()) % known.starts.size,
             )
         )

@@ -12,12 +12,14 @@ FITTED = Correction((1.0,) * 366, 6.0, 0.1, 0.9, 0.01, 0.0, 0.8)
 F, S = 4, 2
 RANDOM = np.random.default_rng(3)
 FLOW, NETS, OPEN = (RANDOM.uniform(1.0, 9.0, (F, LEADS.size, S)) for _ in range(3))
-SEEN, MODELLED, ANALYSED = (RANDOM.uniform(1.0, 9.0, (F, S)) for _ in range(3))
+SEEN, MODELLED = (RANDOM.uniform(1.0, 9.0, (F, S)) for _ in range(2))
+RESIDUAL, BEFORE = (RANDOM.normal(size=(F, S)) for _ in range(2))
 AGE = RANDOM.integers(0, 4, (F, S)).astype(float)
 
 
-def every(networks=NETS, memory=(0.0, 0.0), seen=SEEN):
-    return choice.candidates(FLOW, networks, OPEN, np.array(memory), [FITTED, FITTED], seen, MODELLED, ANALYSED, AGE)
+def every(networks=NETS, memory=((0.0, 0.0), (0.0, 0.0)), residual=RESIDUAL, before=BEFORE):
+    memory = np.array(memory)
+    return choice.candidates(FLOW, networks, OPEN, memory, [FITTED, FITTED], SEEN, MODELLED, residual, before, AGE)
 
 
 def test_candidates_are_the_filter_the_networks_their_mean_and_the_corrections():
@@ -33,14 +35,31 @@ def test_candidates_are_the_filter_the_networks_their_mean_and_the_corrections()
 
 
 def test_the_residual_of_the_analysis_fades_from_the_forecast_of_the_filter():
-    unseen = np.where(np.arange(F)[:, None] == 2, np.nan, SEEN)
-    found = every(memory=(5.0, 0.0), seen=unseen)
+    unseen = np.where(np.arange(F)[:, None] == 2, np.nan, RESIDUAL)
+    found = every(memory=((5.0, 0.0), (0.0, 0.0)), residual=unseen)
     left = np.exp(-(AGE[:, None] + LEADS[:, None]) / 5.0)
-    expected = np.maximum(FLOW + left * (SEEN - ANALYSED)[:, None], 0.0)
+    expected = np.maximum(FLOW + left * RESIDUAL[:, None], 0.0)
     np.testing.assert_allclose(found[FILTER][[0, 1, 3], :, 0], expected[[0, 1, 3], :, 0], rtol=1e-12)
     np.testing.assert_array_equal(found[FILTER][2], FLOW[2])
     np.testing.assert_array_equal(found[FILTER][..., 1], FLOW[..., 1])
     np.testing.assert_allclose(found[BOTH], (found[FILTER] + NETS) / 2)
+
+
+def test_what_is_left_of_a_residual_goes_on_as_its_last_hours_did():
+    """Its autoregression of second order, hour by hour; one before that is missing is taken to have been the same."""
+    a, b = np.exp(-1 / 9.0), np.exp(-1 / 2.0)
+    path = [RESIDUAL - 0.1, RESIDUAL]
+    for _ in range(int(AGE.max()) + LEADS.size):
+        path.append((a + b) * path[-1] - a * b * path[-2])
+    hour = (1 + AGE[:, None] + LEADS[:, None]).astype(int)
+    left = np.take_along_axis(np.stack(path, 1), hour, 1)
+    expected = np.maximum(FLOW + left, 0.0)
+    found = every(memory=((9.0, 2.0), (9.0, 2.0)), before=RESIDUAL - 0.1)[FILTER]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    same, missing = (every(memory=((9.0, 2.0),) * 2, before=each)[FILTER] for each in (RESIDUAL, RESIDUAL * np.nan))
+    np.testing.assert_array_equal(same, missing)
+    equal, nearly = (correction.left(LEADS, np.array([5.0, other])) for other in (5.0, 4.999))
+    np.testing.assert_allclose(equal, nearly, rtol=0.01)
 
 
 def errors(**values):

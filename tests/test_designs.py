@@ -10,7 +10,7 @@ import torch
 from conftest import FIRST
 from conftest import with_networks as give_networks
 
-from hydroda import choice, designs, domain, gains, groups, judging, learning, netcdf, steps, training
+from hydroda import choice, correction, designs, domain, gains, groups, judging, learning, netcdf, steps, training
 from hydroda.cycle import Batch, Levels, rollout
 from hydroda.designs import DESIGNS, GAIN, LEVELS
 from hydroda.filters import adaptive, bias, coloured, ensemble, guided, levels, linear, lstm, sigma
@@ -78,7 +78,7 @@ def weights(name: str, size: float = 0.5) -> dict[str, torch.Tensor]:
     states = torch.rand(200, C, len(world.model.states), generator=torch.Generator().manual_seed(1)).double() * 20
     stores = world.system.stores
     scales = [guided.scales(states[:, c], observed()[:, c], stores, rain=True) for c in range(C)]
-    every = [DESIGNS[name].initial(each, stores, range(SEEDS), 8.0) for each in scales]
+    every = [DESIGNS[name].initial(each, stores, range(SEEDS), (8.0, 1.0)) for each in scales]
     found = {name: torch.cat([each[name] for each in every]) for name in every[0]}
     shape = found["last.weight"].shape
     found["last.weight"] = size * torch.randn(shape, generator=torch.Generator().manual_seed(2)).double()
@@ -472,17 +472,18 @@ def test_rows_of_trained_networks_are_theirs():
 
 @pytest.mark.parametrize("inside", INSIDE)
 def test_levels_of_an_untrained_network_are_those_of_the_filter_bit_for_bit(inside):
-    own, error = replace(batch(), build=INSIDE[inside]), torch.tensor([0.3, 0.2, 0.1], dtype=torch.float64)
+    own = replace(batch(), build=INSIDE[inside])
+    now, before = torch.tensor([[0.3, 0.2, 0.1], [-0.1, 0.0, 0.2]], dtype=torch.float64)
     scales = {key.removeprefix(FIXED): value for key, value in single(LEVELS).items() if key.startswith(FIXED)}
     stores = batch().system.stores
-    made = alone(LEVELS, levels.initial(scales, stores, range(C), error), INSIDE[inside])
+    made = alone(LEVELS, levels.initial(scales, stores, range(C), now, before), INSIDE[inside])
     of_filter, _ = run(own.filter, begun(own.filter), range(50))
     beliefs, _ = run(made, begun(made), range(50))
     for a, b in zip(of_filter, beliefs, strict=True):
         assert all(torch.equal(x, named(b.state)[path]) for path, x in named(a).items())
-    # and what the analysis left of the observation is carried on, an hour later in the shares of the constants
-    left = observed()[49].unsqueeze(-1) - own.filter.system.see(of_filter[-1].mean)[:, 0]
-    torch.testing.assert_close(beliefs[-1].error[:, 0], left * error)
+    # and what the last two analyses left of the observations is carried on
+    left, earlier = (observed()[i].unsqueeze(-1) - own.filter.system.see(of_filter[i].mean)[:, 0] for i in (49, 48))
+    torch.testing.assert_close(beliefs[-1].error[:, 0], left * now + earlier * before)
     torch.testing.assert_close(beliefs[-1].mean[:, 0, :6], of_filter[-1].mean[:, 0])
 
 
@@ -514,11 +515,13 @@ def test_networks_set_the_levels_of_whatever_filter_they_stand_beside(inside):
 
 
 def test_forecasts_with_levels_begin_as_those_of_the_filter_with_its_residual():
-    for memory in (0.0, 0.7, 4.0, 30.0, 500.0):
-        own = DESIGNS[LEVELS].initial({}, batch().system.stores, range(1), memory)["error"]
-        left = (own * torch.exp(-torch.from_numpy(LEADS)[:, None] / torch.tensor(guided.DECAYS))).sum(-1)
-        expected = np.exp(-LEADS / memory) if memory else np.zeros(LEADS.size)
-        np.testing.assert_allclose(left.numpy(), expected, atol=0.25 if memory > 100 else 0.05)
+    basis = torch.exp(-torch.from_numpy(LEADS)[:, None] / torch.tensor(guided.DECAYS))
+    for memory in ((0.0, 0.0), (0.7, 0.0), (4.0, 1.0), (30.0, 2.0), (500.0, 0.0)):
+        made = DESIGNS[LEVELS].initial({}, batch().system.stores, range(1), memory)
+        shares = made["error"][0], made["last.bias"][0, -len(guided.DECAYS) :, 0]
+        for own, expected in zip(shares, correction.left(LEADS, np.array(memory)), strict=True):
+            left = (own * basis).sum(-1)
+            np.testing.assert_allclose(left.numpy(), expected, atol=0.25 if memory[0] > 100 else 0.12)
 
 
 @each_design
@@ -584,7 +587,7 @@ def test_training_learns_what_is_wrong(name, tmp_path, monkeypatch):
         torch.arange(held.mean.shape[0]).expand(SEEDS, -1),
     )
     stores = world.system.stores
-    start = DESIGNS[name].initial(guided.scales(past.states, past.observed, stores), stores, range(SEEDS), 6.0)
+    start = DESIGNS[name].initial(guided.scales(past.states, past.observed, stores), stores, range(SEEDS), (6.0, 0.0))
     plan = training.Plan(9, 4, gains.LENGTH, ((0, gains.LENGTH),), (1e-2, 1e-2), every=3)
     _, state = training.train(start, task, plan, tmp_path / "check")
     scores = np.array([score for _, _, score in state.history])

@@ -1,5 +1,6 @@
 """What is judged of a catchment: its filter in hours it was not tuned to, its networks in hours they did not see."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -43,7 +44,11 @@ def test_parts_of_a_record_are_the_same_in_another_period():
 def test_a_filter_is_tuned_without_each_part_and_kept_so(known, settings):
     found, past = known
     assert len(found.apart) == tuning.PARTS == len(judging.apart(found))
-    assert calibrated.restore(found.content()) == found
+    stored = json.loads(json.dumps(found.content()))
+    assert calibrated.restore(stored) == found
+    one = {**stored, "residual_hours": 5.5, "apart": [{**each, "residual_hours": 2.0} for each in stored["apart"]]}
+    earlier = calibrated.restore(one)  # as versions with one memory wrote it
+    assert earlier.residual_hours == (5.5, 0.0) and {each.residual_hours for each in earlier.apart} == {(2.0, 0.0)}
     tuned = {str(each.errors) for each in (found, *found.apart)}
     assert len(tuned) > 1  # by so short a search some may be the same
     alone = replace(found, apart=())
@@ -55,7 +60,7 @@ def test_the_filter_is_judged_in_each_part_by_what_it_was_tuned_to_without(known
     found, past = known
     apart = tuple(
         replace(own, errors={name: (f * a, f * b) for name, (a, b) in own.errors.items()}, residual_hours=hours)
-        for own, f, hours in zip(found.apart, (0.3, 1.0, 4.0), (0.0, 5.0, 50.0), strict=True)
+        for own, f, hours in zip(found.apart, (0.3, 1.0, 4.0), ((0.0, 0.0), (5.0, 0.0), (50.0, 3.0)), strict=True)
     )
     found = replace(found, apart=apart)
     judged = judging.judged(batch_of(settings, found), past, found, AREA)
@@ -63,9 +68,9 @@ def test_the_filter_is_judged_in_each_part_by_what_it_was_tuned_to_without(known
     for k, own in enumerate(judging.apart(found)):
         part = replace(past, starts=past.starts[judging.parts(found, past) == k])
         batch = groups.batch([own], settings).rows(np.zeros(part.starts.size, np.int64))
-        moments, _ = tuning.analyses(batch, part, tuning.EVERY)
-        made = tuning.forecasts(batch, part, moments, lambda at: past.forcing[at])
-        memory = np.full(made.issue.size, own.residual_hours)
+        analysed = tuning.analyses(batch, part, tuning.EVERY)
+        made = tuning.forecasts(batch, part, analysed, lambda at: past.forcing[at])
+        memory = np.tile(own.residual_hours, (made.issue.size, 1))
         forecast = judging.candidates(made, found.correction, AREA, memory)[FILTER]
         issue.append(made.issue)
         square.append((forecast - made.observed) ** 2 / past.variance)
@@ -85,7 +90,7 @@ def test_single_networks_are_judged_as_their_mean_will_do(known, settings):
     one = groups.batch([found], settings)
     stores = one.system.stores
     scales = guided.scales(past.states, past.observed, stores)
-    weights = designs.design(designs.GAIN).initial(scales, stores, range(3), 6.0)
+    weights = designs.design(designs.GAIN).initial(scales, stores, range(3), (6.0, 1.0))
     differ = np.random.default_rng(2).normal(scale=0.02, size=weights["last.weight"].shape)
     weights["last.weight"] += torch.from_numpy(differ)
     alone = replace(found, apart=())

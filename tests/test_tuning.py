@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from hydroda import intervals, quarters, tuning
+from hydroda import correction, intervals, quarters, tuning
 from hydroda.calibration import open_loop
 from hydroda.filters import linear, sigma
 from hydroda.models import hbv
@@ -39,8 +39,8 @@ def levels() -> np.ndarray:
 def judged(values: np.ndarray, build) -> tuple[np.ndarray, np.ndarray]:
     """Mean squared errors (24,) and normalised innovations squared of error levels."""
     rows = tuning.rows(MODEL, build, MODEL.defaults[0, 0].numpy(), past(), values[None])
-    moments, nis = tuning.analyses(rows, past(), tuning.EVERY)
-    return tuning.squares(rows, past(), moments).error[0, 0], nis.numpy()
+    found = tuning.analyses(rows, past(), tuning.EVERY)
+    return tuning.squares(rows, past(), found).error[0, 0], found.nis.numpy()
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0])
@@ -64,35 +64,67 @@ def test_sized_errors_explain_the_innovations():
 def test_a_filter_forecasts_better_than_no_filter_and_every_candidate_is_judged_alone():
     no_filter = np.concatenate((np.full(len(MODEL.states), 1e-9), levels()[len(MODEL.states) :]))
     rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), past(), np.stack((no_filter, levels())))
-    moments, _ = tuning.analyses(rows, past(), tuning.EVERY)
-    without, with_filter = tuning.squares(rows, past(), moments).error[0]
+    without, with_filter = tuning.squares(rows, past(), tuning.analyses(rows, past(), tuning.EVERY)).error[0]
     assert (with_filter < without).all() and with_filter[0] < 0.2 * without[0]
     np.testing.assert_allclose(judged(levels(), sigma.ukf)[0], with_filter, rtol=1e-12)
 
 
 def test_the_residual_of_an_analysis_is_worth_what_forecasts_with_it_show():
     rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), past(), levels()[None])
-    moments, _ = tuning.analyses(rows, past(), tuning.EVERY)
-    found = tuning.squares(rows, past(), moments)
-    each = tuning.forecasts(rows, past(), moments, lambda at: past().forcing[at])
-    residual = past().observed.numpy()[each.issue] - each.analysis
-    for memory in (0.0, 3.0, 50.0):
-        left = np.exp(-LEADS / memory) if memory else np.zeros(LEADS.size)
-        expected = ((each.of_filter + left[:, None] * residual - each.observed) ** 2).mean(1)
+    analysed = tuning.analyses(rows, past(), tuning.EVERY)
+    found = tuning.squares(rows, past(), analysed)
+    each = tuning.forecasts(rows, past(), analysed, lambda at: past().forcing[at])
+    for memory in ((0.0, 0.0), (3.0, 0.0), (50.0, 4.0)):
+        now, before = correction.left(LEADS[:, None], np.array(memory))
+        left = now * each.residual + before * each.residual_before
+        expected = ((each.of_filter + left - each.observed) ** 2).mean(1)
         np.testing.assert_allclose(found.corrected(np.array([memory]))[0, 0, 0], expected, rtol=1e-6)
     (memory,), (loss,) = tuning.residual_memory(found, 0.01)
     every = np.log(found.corrected(tuning.MEMORIES)[:, 0, 0] / 0.01 + 1e-4).mean(-1)
     assert loss == pytest.approx(every.min()) and every.min() <= every[0] and memory in tuning.MEMORIES
 
 
+def test_residuals_are_those_of_consecutive_hours():
+    """A forecast knows the residual of the hour it is issued at and of that before, whatever hours are scored."""
+    one = replace(past(), starts=past().starts[:1])
+    rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), one, levels()[None])
+    every, some = (
+        tuning.forecasts(rows, one, tuning.analyses(rows, one, hours), lambda at: one.forcing[at]) for hours in (1, 6)
+    )
+    np.testing.assert_array_equal(every.issue[::6], some.issue)
+    np.testing.assert_array_equal(every.residual[::6], some.residual)
+    np.testing.assert_array_equal(every.residual[5::6][:-1], some.residual_before[1:])
+    moments = tuning.analyses(rows, one, 6).moments
+    seen = torch.cat([MODEL.discharge(each.belief.mean, MODEL.defaults)[:, 0, 0] for each in moments])
+    np.testing.assert_allclose(some.residual, one.observed[some.issue] - seen, rtol=1e-12)
+
+
 def test_one_lead_alone_may_be_what_counts():
     """A residual that is all of the error at 1 h and tells nothing beyond: remembered for 1 h, forgotten for all."""
     product = np.where(LEADS == 1, -1.0, 0.0)[None, None]
-    found = tuning.Squares(np.ones_like(product), product, np.ones_like(product))
+    one, none = np.ones_like(product), np.zeros_like(product)
+    found = tuning.Squares(one, product, none, one, none, one)
     (memory,), (loss,) = tuning.residual_memory(found, 2.0, (1,))
-    assert memory == tuning.MEMORIES[-1] and loss == pytest.approx(np.log((1 - np.exp(-1 / memory)) ** 2 / 2 + 1e-4))
+    assert tuple(memory) == (tuning.LONG[-1], 0.0)
+    assert loss == pytest.approx(np.log((1 - np.exp(-1 / memory[0])) ** 2 / 2 + 1e-4))
     (memory,), (loss,) = tuning.residual_memory(found, 2.0)
-    assert 0 < memory < 20 and loss < np.log(0.5 + 1e-4)
+    assert 0 < memory[0] < 20 and loss < np.log(0.5 + 1e-4)
+
+
+def test_a_residual_that_goes_on_changing_has_a_second_memory():
+    """Errors that follow an autoregression of second order, which then is found."""
+    rng, a, b = np.random.default_rng(4), tuning.LONG[12], tuning.SHORT[4]
+    p, q = np.exp(-1 / a), np.exp(-1 / b)
+    e = np.zeros(40_000)
+    for i, push in enumerate(rng.normal(size=e.size)):
+        e[i] = (p + q) * e[i - 1] - p * q * e[i - 2] + push
+    now, before, ahead = e[1:-24], e[:-25], np.stack([e[1 + lead : e.size - 24 + lead] for lead in LEADS])
+    sums = (ahead**2, -ahead * now, -ahead * before, now**2, now * before, before**2)
+    found = tuning.Squares(*(np.broadcast_to(each.mean(-1), LEADS.size)[None, None] for each in sums))
+    (memory,), (loss,) = tuning.residual_memory(found, float(e.var()))
+    assert tuple(memory) == (a, b)
+    alone = found.corrected(np.array([(long, 0.0) for long in tuning.LONG])) / e.var()
+    assert loss < np.log(alone[:, 0, 0] + 1e-4).mean(-1).min() - 0.1
 
 
 def test_every_quarter_has_a_say():
@@ -115,7 +147,7 @@ def test_quarters_are_apart_and_one_without_observations_does_not_count():
 
     def of(known: tuning.Past) -> np.ndarray:
         rows = rows_of(known, levels()[None])
-        return tuning.squares(rows, known, tuning.analyses(rows, known, 60)[0]).error
+        return tuning.squares(rows, known, tuning.analyses(rows, known, 60)).error
 
     assert of(whole).shape[0] == 2 and of(early).shape[0] == 1
     np.testing.assert_allclose(of(whole)[:1], of(early), rtol=1e-10)
@@ -127,7 +159,7 @@ def test_a_search_is_for_the_leads_asked_for(monkeypatch):
     p, variance = MODEL.defaults[0, 0].numpy(), past().variance
     monkeypatch.setattr(tuning, "minimised", lambda loss, table, **_: loss(levels()[None]))
     rows = tuning.rows(MODEL, sigma.ukf, p, past(), levels()[None])
-    squares = tuning.squares(rows, past(), tuning.analyses(rows, past(), tuning.EVERY)[0])
+    squares = tuning.squares(rows, past(), tuning.analyses(rows, past(), tuning.EVERY))
     asked, every = (tuning.tune(MODEL, sigma.ukf, p, past(), **how) for how in ({"leads": (1,)}, {}))
     assert asked == tuning.residual_memory(squares, variance, (1,))[1] < every
     assert every == tuning.residual_memory(squares, variance)[1]
@@ -136,10 +168,10 @@ def test_a_search_is_for_the_leads_asked_for(monkeypatch):
 def test_a_gain_of_zero_leaves_the_open_loop_with_its_last_error():
     none = np.concatenate((np.full(len(MODEL.states), 1e-12), levels()[len(MODEL.states) :]))
     rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), past(), none[None])
-    each = tuning.forecasts(rows, past(), tuning.analyses(rows, past(), tuning.EVERY)[0], lambda at: past().forcing[at])
+    each = tuning.forecasts(rows, past(), tuning.analyses(rows, past(), tuning.EVERY), lambda at: past().forcing[at])
     flow = MODEL.discharge(past().states.unsqueeze(1), MODEL.defaults)[:, 0, 0].numpy()
     np.testing.assert_allclose(each.open_loop_at_issue, flow[each.issue])
-    np.testing.assert_allclose(each.analysis, each.open_loop_at_issue, rtol=1e-6)
+    np.testing.assert_allclose(each.residual, each.observed_at_issue - each.open_loop_at_issue, atol=1e-6)
     np.testing.assert_array_equal(each.observed_at_issue, past().observed.numpy()[each.issue])
     np.testing.assert_allclose(each.of_filter, each.open_loop, rtol=1e-6)
 

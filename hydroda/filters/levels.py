@@ -21,12 +21,18 @@ from hydroda.filters.recipe import Build, Filter, Hour, Predicted, System, Updat
 RANGE = 2.0  # of the logarithm of a factor on an error: between a seventh of it and seven times
 
 
-def initial(scales: Mapping[str, Tensor], stores: Tensor, seeds: Iterable[int], error: Tensor) -> dict[str, Tensor]:
+def initial(
+    scales: Mapping[str, Tensor], stores: Tensor, seeds: Iterable[int], now: Tensor, before: Tensor
+) -> dict[str, Tensor]:
     """Untrained weights, a network for each seed, that leave all error levels as they are.
 
-    `error` (k,) is the share of the residual of an analysis that each component of the output error takes.
+    `now` and `before` (k,) are the shares of the residual of an analysis, and of that an hour before, that each
+    component of the output error takes.
     """
-    return guided.initial(scales, stores, seeds, stores.shape[-1] + 1 + 2 * len(DECAYS), error)
+    k = len(DECAYS)
+    found = guided.initial(scales, stores, seeds, stores.shape[-1] + 1 + 2 * k, now)
+    found["last.bias"][:, -k:] = before.unsqueeze(-1)
+    return found
 
 
 def learned_levels(system: System, *, inside: Build, weights: Mapping[str, Tensor]) -> Filter:
