@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hydroda import catalogue, files, hindcasting, netcdf, scoring, verification
+from hydroda import catalogue, files, hindcasting, netcdf, score_tables, scoring, verification
 from hydroda.choice import FILTER
 from hydroda.domain import store_of
 from hydroda.progress import Progress, among
@@ -77,7 +77,7 @@ def compare(
         try:
             told = among(progress, i, len(filters), name)
             hindcasting.hindcast(one, start, end, forcing="observed", products=False, progress=told)
-            scores = verification.summary_json(netcdf.read(scoring.verify(one, start, end, kind="hindcast")))
+            scores = score_tables.summary_json(netcdf.read(scoring.verify(one, start, end, kind="hindcast")))
         except (ValueError, RuntimeError) as error:
             results.append(Compared(name, None, time.perf_counter() - began, str(error).splitlines()[0]))
             continue
@@ -122,7 +122,7 @@ def table(results: Sequence[Compared], station: str) -> str:
         "|---" * (len(LEADS) + 3) + "|",
     ]
     for label, (nse, rest) in rows.items():
-        cells = (verification.cell(value, value == top) for value, top in zip(nse, best, strict=True))
+        cells = (score_tables.cell(value, value == top) for value, top in zip(nse, best, strict=True))
         lines.append(f"| {label} | {' | '.join(cells)} {rest}")
     lines += [f"\n{result.name}: not compared, {result.problem}" for result in results if result.scores is None]
     return "\n".join(lines)

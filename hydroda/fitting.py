@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hydroda import choice, correction, judging, known, quality, reforecasts, tuning, window
+from hydroda import choice, correction, judging, known, quality, reforecasts, stretches, tuning, window
 from hydroda.calibrated import GAUGE, Calibrated, Tuned
 from hydroda.calibration import ModelFit, fit_model, runoff
 from hydroda.correction import Correction
@@ -52,7 +52,7 @@ class Record(NamedTuple):
     temperature: bool
     limits: Limits
     climate: Climate
-    archived: tuning.Weather | None
+    archived: stretches.Weather | None
 
 
 def fit(
@@ -90,7 +90,7 @@ def fit(
         open_loop = runoff(record.model, fitted.parameters, fitted.states)
         scored = record.scored
         baselines = _baselines(catchment, record.hours[scored], record.observed[scored], open_loop[scored])
-        past = tuning.past(record.forcing, record.observed, fitted.states, scored)
+        past = stretches.past(record.forcing, record.observed, fitted.states, scored)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
     search = partial(tuned, settings, record.model, fitted.parameters)
@@ -145,8 +145,8 @@ def record_of(
 
 
 def _tuned_apart(
-    search: Callable[[tuning.Past, tuple[int, int], Progress], Tuned],
-    past: tuning.Past,
+    search: Callable[[stretches.Past, tuple[int, int], Progress], Tuned],
+    past: stretches.Past,
     effort: tuple[int, int],
     progress: Progress,
 ) -> list[Tuned]:
@@ -155,7 +155,7 @@ def _tuned_apart(
     The filter runs with the first; judged by that it would seem better than it is, and than networks that are judged in
     hours they were not trained on. The others are searched half as long.
     """
-    count = tuning.PARTS if np.unique(past.parts).size == tuning.PARTS else 0
+    count = stretches.PARTS if np.unique(past.parts).size == stretches.PARTS else 0
     found = [search(past, effort, among(progress, 0, 2, "whole record"))]
     generations, population = effort
     half, later = (max(generations // 2, 1), population), among(progress, 1, 2, "apart")
@@ -169,7 +169,7 @@ def tuned(
     settings: Settings,
     model: Model,
     parameters: np.ndarray,
-    past: tuning.Past,
+    past: stretches.Past,
     effort: tuple[int, int],
     progress: Progress,
     leads: Sequence[int] = tuning.EVERY_LEAD,
@@ -190,7 +190,7 @@ def tuned(
     )
     levels = tuning.sized(model, build, parameters, past, levels)
     batch = tuning.rows(model, build, parameters, past, levels[None])
-    found = tuning.squares(batch, past, tuning.analyses(batch, past, tuning.EVERY))
+    found = tuning.squares(batch, past, stretches.analyses(batch, past, stretches.EVERY))
     long, short = tuning.residual_memory(found, past.variance, leads)[0][0].tolist()
     own = dict(zip((p.name for p in model.parameters), batch.parameters[0, 0].tolist(), strict=True))
     return Tuned(own, _errors(model, batch.levels), (long, short))

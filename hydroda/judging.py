@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hydroda import choice, intervals, quarters, tuning
+from hydroda import choice, intervals, quarters, stretches
 from hydroda.calibrated import Calibrated
 from hydroda.correction import Correction
 from hydroda.cycle import Batch
@@ -37,18 +37,18 @@ def apart(found: Calibrated) -> list[Calibrated]:
     return [replace(found, **vars(own)) for own in found.apart] or [found]
 
 
-def parts(found: Calibrated, past: tuning.Past) -> np.ndarray:
+def parts(found: Calibrated, past: stretches.Past) -> np.ndarray:
     """Which of `apart` each stretch (s,) of the past is judged with."""
     return past.parts % len(apart(found))
 
 
 def judged(
     batch: Batch,
-    past: tuning.Past,
+    past: stretches.Past,
     found: Calibrated,
     area: float,
     held: np.ndarray | None = None,
-    archived: tuning.Weather | None = None,
+    archived: stretches.Weather | None = None,
 ) -> Judged:
     """What a catchment, of which the batch holds those it is judged `apart` with, forecasts best with.
 
@@ -65,14 +65,14 @@ def judged(
         kinds["archived"] = archived
     part = parts(found, past)
     batch, memory = batch.rows(part), np.array([each.residual_hours for each in apart(found)])[part]
-    analysed = tuning.analyses(batch, past, tuning.EVERY)
+    analysed = stretches.analyses(batch, past, stretches.EVERY)
     names, spread, errors = {}, {}, {}
     between: tuple[float, ...] = ()
     for weather, forcing in kinds.items():
-        made = tuning.told(tuning.forecasts(batch, past, analysed, forcing))
+        made = stretches.told(stretches.forecasts(batch, past, analysed, forcing))
         every = candidates(made, found.correction, area, memory[made.stretch], held)
         asked = np.isfinite(made.observed).any(0) & (True if held is None else held[made.issue] >= 0)
-        if weather == "archived" and asked.sum() * tuning.EVERY < TOLD:
+        if weather == "archived" and asked.sum() * stretches.EVERY < TOLD:
             continue
         square = {name: (values - made.observed) ** 2 / past.variance for name, values in every.items()}
         if held is not None and made.of_networks is not None:
@@ -84,7 +84,7 @@ def judged(
             name: np.stack([np.nanmean(values[:, some], 1).clip(min=0.0) for some in times])
             for name, values in square.items()
         }
-        proven = asked.sum() * tuning.EVERY >= PROVEN
+        proven = asked.sum() * stretches.EVERY >= PROVEN
         names[weather] = choice.best({name: e for name, e in by_part.items() if proven or name != choice.NETWORKS})
         issued = choice.picked(every, np.array(names[weather])[:, None])
         between = between or intervals.cuts(issued)
@@ -104,7 +104,7 @@ def _times(observed: np.ndarray, issue: np.ndarray, asked: np.ndarray) -> list[n
 
 
 def candidates(
-    found: tuning.Forecasts,
+    found: stretches.Forecasts,
     fitted: Correction,
     area: float,
     residual_hours: np.ndarray,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydroda import choice, designs, fitting, gains, judging, quarters, training, tuning
+from hydroda import choice, designs, fitting, gains, judging, quarters, stretches, training, tuning
 from hydroda.calibrated import Calibrated
 from hydroda.calibration import open_loop
 from hydroda.cycle import Batch, Moment
@@ -107,7 +107,7 @@ class Prepared(NamedTuple):
 
     pupil: Pupil
     record: Record
-    known: tuning.Past
+    known: stretches.Past
     batch: Batch
     past: Past
     goal: np.ndarray
@@ -208,7 +208,7 @@ def _prepared(settings: Settings, store: Store, pupil: Pupil, effort: Effort, *,
     batch = batch_of([found], settings)
     states = open_loop(record.model, batch.parameters[0, 0].numpy(), record.forcing)
     try:
-        known = tuning.past(record.forcing, record.observed, states, record.scored)
+        known = stretches.past(record.forcing, record.observed, states, record.scored)
         moments, goal = _classical(known, batch, found, catchment.area_km2)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
@@ -279,14 +279,14 @@ def _judged(
 
 
 def _classical(
-    known: tuning.Past, batch: Batch, calibrated: Calibrated, area: float
+    known: stretches.Past, batch: Batch, calibrated: Calibrated, area: float
 ) -> tuple[Sequence[Moment], np.ndarray]:
     """The analyses of all hours of the stretches, and the least mean squared errors (2, 24) of all classical forecasts
     from every third of them, of runoff and of its root."""
     rows = batch.rows(np.zeros(known.starts.size, np.int64))
-    analysed = tuning.analyses(rows, known, 1)
-    some = analysed._replace(moments=analysed.moments[:: tuning.EVERY])
-    found = tuning.forecasts(rows, known, some, lambda at: known.forcing[at])
+    analysed = stretches.analyses(rows, known, 1)
+    some = analysed._replace(moments=analysed.moments[:: stretches.EVERY])
+    found = stretches.forecasts(rows, known, some, lambda at: known.forcing[at])
     memory = np.tile(calibrated.residual_hours, (found.issue.size, 1))
     every = judging.candidates(found, calibrated.correction, area, memory)
     classical = [every[name] for name in choice.CLASSICAL]

@@ -14,7 +14,7 @@ from hydroda import known, window
 from hydroda.schema import LEADS
 from hydroda.settings import Settings
 from hydroda.store import Store
-from hydroda.tuning import Weather
+from hydroda.stretches import Weather
 from hydroda.units import HOUR
 from hydroda.window import View
 

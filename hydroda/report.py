@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from jinja2 import Environment, StrictUndefined, Template
 
-from hydroda import drawing, figures, quality, verification
+from hydroda import drawing, figures, quality, score_tables
 from hydroda.attributes import NOT_SET, UNKNOWN
 from hydroda.drawing import age, clock, flow, percent
 from hydroda.fields import GOOD, UNUSABLE
@@ -180,11 +180,11 @@ def _scores(scores: xr.Dataset, names: Mapping[str, str]) -> dict[str, Any]:
     tables = []
     for station in map(str, stations):
         nse = scores.nse.sel(station=station, forecast_period=leads)
-        marks = verification.best(nse)
+        marks = score_tables.best(nse)
         methods = [str(method) for method in nse.method.values]
         lines = {LABELS[m]: _line(nse.sel({"method": m}), marks.sel({"method": m})) for m in methods}
         title = f"{names[station]} ({station})" if names.get(station, station) != station else station
-        tables.append((title, verification.sample(scores, station), lines))
+        tables.append((title, score_tables.sample(scores, station), lines))
     return {
         "forcing": FORCINGS.get(attrs["hydroda_forcing"], attrs["hydroda_forcing"]),
         "first": attrs["hydroda_first_issue"],

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hydroda import choice, fitting, tuning
+from hydroda import choice, fitting, stretches, tuning
 from hydroda.calibrated import Calibrated
 from hydroda.calibration import open_loop
 from hydroda.progress import Progress
@@ -38,7 +38,7 @@ def retuned(
     parameters = np.array([found.parameters[p.name] for p in model.parameters])
     states = open_loop(model, parameters, record.forcing)
     try:
-        past = tuning.past(record.forcing, record.observed, states, record.scored)
+        past = stretches.past(record.forcing, record.observed, states, record.scored)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
     some = replace(past, starts=past.starts[::thinned])

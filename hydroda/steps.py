@@ -373,16 +373,16 @@ def reproduce(study: str, folder: Path, *, quick: bool = False, progress: Progre
 
 def score_table(path: Path, *, all_leads: bool = False) -> str:
     """The scores of a file for a terminal."""
-    from hydroda import verification
+    from hydroda import score_tables
 
-    return verification.table(netcdf.read(path), all_leads=all_leads)
+    return score_tables.table(netcdf.read(path), all_leads=all_leads)
 
 
 def score_json(path: Path) -> dict[str, Any]:
     """The scores of a file for programs."""
-    from hydroda import verification
+    from hydroda import score_tables
 
-    return verification.summary_json(netcdf.read(path))
+    return score_tables.summary_json(netcdf.read(path))
 
 
 def skill_figure(path: Path) -> Path:

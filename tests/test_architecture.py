@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 TORCH = {
     "cycle",
     "calibration",
+    "stretches",
     "tuning",
     "search",
     "groups",
@@ -180,7 +181,7 @@ def test_a_source_knows_the_contract_only():
 def test_only_steps_know_the_store_and_only_who_drives_a_deployment_knows_the_steps():
     """Flows, the command line, and the study that makes deployments as a person would."""
     study = {f"hydroda.reproduction.sun2026{part}" for part in ("", "_rows", "_together")}
-    driving = {"hydroda.__main__"} | study
+    driving = {"hydroda.__main__", "hydroda.research"} | study
     assert {n for n, t in ALL.items() if "hydroda.steps" in t} <= driving | {
         n for n in MODULES if n.startswith("flows.")
     }
@@ -189,9 +190,10 @@ def test_only_steps_know_the_store_and_only_who_drives_a_deployment_knows_the_st
 
 
 def test_flows_and_the_command_line_hold_no_arithmetic():
-    allowed = {f"hydroda.{n}" for n in ("steps", "settings", "units", "lock", "console")}
+    command_line = {f"hydroda.{n}" for n in ("__main__", "research", "console")}
+    allowed = {f"hydroda.{n}" for n in ("steps", "settings", "units", "lock", "console", "research")}
     for name in MODULES:
-        if name.startswith("flows.") or name in ("hydroda.__main__", "hydroda.console"):
+        if name.startswith("flows.") or name in command_line:
             assert ours(name) <= allowed, name
 
 

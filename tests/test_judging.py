@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import CALIBRATED_UNTIL, START
 
-from hydroda import calibrated, choice, designs, fitting, groups, judging, steps, tuning
+from hydroda import calibrated, choice, designs, fitting, groups, judging, steps, stretches
 from hydroda.calibration import open_loop
 from hydroda.choice import BOTH, FILTER, NETWORKS
 from hydroda.filters import guided
@@ -25,7 +25,7 @@ def known(settings):
     record = fitting.record_of(settings, store, settings.catchment("ach"), START + 20 * 24 * HOUR, CALIBRATED_UNTIL)
     p = np.array([found.parameters[each.name] for each in record.model.parameters])
     states = open_loop(record.model, p, record.forcing)
-    return found, tuning.past(record.forcing, record.observed, states, record.scored)
+    return found, stretches.past(record.forcing, record.observed, states, record.scored)
 
 
 def batch_of(settings, found):
@@ -33,17 +33,17 @@ def batch_of(settings, found):
 
 
 def test_parts_of_a_record_are_the_same_in_another_period():
-    past = tuning.Past(*(torch.zeros(9000, 1),) * 3, starts=np.arange(100, 8000, tuning.STRETCH))
+    past = stretches.Past(*(torch.zeros(9000, 1),) * 3, starts=np.arange(100, 8000, stretches.STRETCH))
     later = replace(past, starts=past.starts[3:] + 100)
     assert set(past.parts) == {0, 1, 2} and np.array_equal(later.parts, past.parts[3:])
-    for part in range(tuning.PARTS):
+    for part in range(stretches.PARTS):
         kept = past.without(part)
         assert part not in kept.parts and len(kept.starts) == (past.parts != part).sum()
 
 
 def test_a_filter_is_tuned_without_each_part_and_kept_so(known, settings):
     found, past = known
-    assert len(found.apart) == tuning.PARTS == len(judging.apart(found))
+    assert len(found.apart) == stretches.PARTS == len(judging.apart(found))
     stored = json.loads(json.dumps(found.content()))
     assert calibrated.restore(stored) == found
     one = {**stored, "residual_hours": 5.5, "apart": [{**each, "residual_hours": 2.0} for each in stored["apart"]]}
@@ -68,8 +68,8 @@ def test_the_filter_is_judged_in_each_part_by_what_it_was_tuned_to_without(known
     for k, own in enumerate(judging.apart(found)):
         part = replace(past, starts=past.starts[judging.parts(found, past) == k])
         batch = groups.batch([own], settings).rows(np.zeros(part.starts.size, np.int64))
-        analysed = tuning.analyses(batch, part, tuning.EVERY)
-        made = tuning.forecasts(batch, part, analysed, lambda at: past.forcing[at])
+        analysed = stretches.analyses(batch, part, stretches.EVERY)
+        made = stretches.forecasts(batch, part, analysed, lambda at: past.forcing[at])
         memory = np.tile(own.residual_hours, (made.issue.size, 1))
         forecast = judging.candidates(made, found.correction, AREA, memory)[FILTER]
         issue.append(made.issue)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import CALIBRATED_UNTIL, EFFORT, FIRST, START
 
-from hydroda import fitting, generator, hindcasting, judging, netcdf, records, steps, tuning, window
+from hydroda import fitting, generator, hindcasting, judging, netcdf, records, steps, stretches, window
 from hydroda.known import forecast_table
 from hydroda.schema import LEADS, hours
 from hydroda.units import HOUR
@@ -102,9 +102,9 @@ def test_a_forecast_takes_what_was_found_for_its_weather(told):
 
 
 def test_forecasts_without_weather_do_not_count():
-    found = tuning.Forecasts(*(np.arange(12.0).reshape(2, 6) for _ in tuning.Forecasts._fields))
+    found = stretches.Forecasts(*(np.arange(12.0).reshape(2, 6) for _ in stretches.Forecasts._fields))
     holes = found.open_loop.copy()
     holes[1, [0, 4]] = np.nan
-    kept = tuning.told(found._replace(open_loop=holes, of_networks=None, issue=np.arange(6)))
+    kept = stretches.told(found._replace(open_loop=holes, of_networks=None, issue=np.arange(6)))
     assert kept.issue.tolist() == [1, 2, 3, 5] and kept.of_networks is None
     assert kept.of_filter.shape == (2, 4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_figures import CYCLE, FORECASTS, case, scores
 
-from hydroda import report, verification
+from hydroda import report, score_tables, verification
 from hydroda.units import HOUR
 
 MADE = CYCLE + np.timedelta64(12, "m")
@@ -265,12 +265,12 @@ def test_scores_come_with_what_they_rest_on(seven):
     found = scores([f"s{k}" for k in range(7)])
     assert f"Weather in the lead hours: {verification.FORCINGS['observed']}." in text
     assert f"60 forecasts issued {found.attrs['hydroda_first_issue']} to {found.attrs['hydroda_last_issue']}" in text
-    assert text.count(verification.sample(found, "s0")) == 7
+    assert text.count(score_tables.sample(found, "s0")) == 7
     rows = [row for row in page.rows if row[0] == "forecast"]
     assert len(rows) == 7
     for station, row in zip(found.station.values, rows, strict=True):
         nse = found.nse.sel(station=station, forecast_period=list(verification.SHOWN))
-        best = verification.best(nse).sel({"method": "forecast"}).values
+        best = score_tables.best(nse).sel({"method": "forecast"}).values
         expected = [
             f"{v:.2f}{'*' if mark else ''}"
             for v, mark in zip(nse.sel({"method": "forecast"}).values, best, strict=True)

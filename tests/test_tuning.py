@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from hydroda import correction, intervals, quarters, tuning
+from hydroda import correction, intervals, quarters, stretches, tuning
 from hydroda.calibration import open_loop
 from hydroda.filters import linear, sigma
 from hydroda.models import hbv
@@ -19,7 +19,7 @@ HOURS = 3000
 
 
 @cache
-def past() -> tuning.Past:
+def past() -> stretches.Past:
     """A river that is 30 % higher than the model says, seen by a gauge with an error of 3 %."""
     rng = np.random.default_rng(8)
     wet = np.repeat(rng.random(HOURS // 10) < 0.15, 10)
@@ -28,7 +28,7 @@ def past() -> tuning.Past:
     states = open_loop(MODEL, p, forcing)
     runoff = MODEL.discharge(states.unsqueeze(1), MODEL.defaults)[:, 0, 0].numpy()
     observed = 1.3 * runoff * np.exp(0.03 * rng.normal(size=HOURS))
-    return tuning.past(forcing, observed, states, np.ones(HOURS, bool))
+    return stretches.past(forcing, observed, states, np.ones(HOURS, bool))
 
 
 def levels() -> np.ndarray:
@@ -39,7 +39,7 @@ def levels() -> np.ndarray:
 def judged(values: np.ndarray, build) -> tuple[np.ndarray, np.ndarray]:
     """Mean squared errors (24,) and normalised innovations squared of error levels."""
     rows = tuning.rows(MODEL, build, MODEL.defaults[0, 0].numpy(), past(), values[None])
-    found = tuning.analyses(rows, past(), tuning.EVERY)
+    found = stretches.analyses(rows, past(), stretches.EVERY)
     return tuning.squares(rows, past(), found).error[0, 0], found.nis.numpy()
 
 
@@ -64,16 +64,16 @@ def test_sized_errors_explain_the_innovations():
 def test_a_filter_forecasts_better_than_no_filter_and_every_candidate_is_judged_alone():
     no_filter = np.concatenate((np.full(len(MODEL.states), 1e-9), levels()[len(MODEL.states) :]))
     rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), past(), np.stack((no_filter, levels())))
-    without, with_filter = tuning.squares(rows, past(), tuning.analyses(rows, past(), tuning.EVERY)).error[0]
+    without, with_filter = tuning.squares(rows, past(), stretches.analyses(rows, past(), stretches.EVERY)).error[0]
     assert (with_filter < without).all() and with_filter[0] < 0.2 * without[0]
     np.testing.assert_allclose(judged(levels(), sigma.ukf)[0], with_filter, rtol=1e-12)
 
 
 def test_the_residual_of_an_analysis_is_worth_what_forecasts_with_it_show():
     rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), past(), levels()[None])
-    analysed = tuning.analyses(rows, past(), tuning.EVERY)
+    analysed = stretches.analyses(rows, past(), stretches.EVERY)
     found = tuning.squares(rows, past(), analysed)
-    each = tuning.forecasts(rows, past(), analysed, lambda at: past().forcing[at])
+    each = stretches.forecasts(rows, past(), analysed, lambda at: past().forcing[at])
     for memory in ((0.0, 0.0), (3.0, 0.0), (50.0, 4.0)):
         now, before = correction.left(LEADS[:, None], np.array(memory))
         left = now * each.residual + before * each.residual_before
@@ -89,12 +89,13 @@ def test_residuals_are_those_of_consecutive_hours():
     one = replace(past(), starts=past().starts[:1])
     rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), one, levels()[None])
     every, some = (
-        tuning.forecasts(rows, one, tuning.analyses(rows, one, hours), lambda at: one.forcing[at]) for hours in (1, 6)
+        stretches.forecasts(rows, one, stretches.analyses(rows, one, hours), lambda at: one.forcing[at])
+        for hours in (1, 6)
     )
     np.testing.assert_array_equal(every.issue[::6], some.issue)
     np.testing.assert_array_equal(every.residual[::6], some.residual)
     np.testing.assert_array_equal(every.residual[5::6][:-1], some.residual_before[1:])
-    moments = tuning.analyses(rows, one, 6).moments
+    moments = stretches.analyses(rows, one, 6).moments
     seen = torch.cat([MODEL.discharge(each.belief.mean, MODEL.defaults)[:, 0, 0] for each in moments])
     np.testing.assert_allclose(some.residual, one.observed[some.issue] - seen, rtol=1e-12)
 
@@ -145,9 +146,9 @@ def test_quarters_are_apart_and_one_without_observations_does_not_count():
     silent = replace(whole, observed=torch.where(torch.from_numpy(hours > 960), torch.nan, own.observed))
     early = replace(whole, starts=starts[:3])
 
-    def of(known: tuning.Past) -> np.ndarray:
+    def of(known: stretches.Past) -> np.ndarray:
         rows = rows_of(known, levels()[None])
-        return tuning.squares(rows, known, tuning.analyses(rows, known, 60)).error
+        return tuning.squares(rows, known, stretches.analyses(rows, known, 60)).error
 
     assert of(whole).shape[0] == 2 and of(early).shape[0] == 1
     np.testing.assert_allclose(of(whole)[:1], of(early), rtol=1e-10)
@@ -159,7 +160,7 @@ def test_a_search_is_for_the_leads_asked_for(monkeypatch):
     p, variance = MODEL.defaults[0, 0].numpy(), past().variance
     monkeypatch.setattr(tuning, "minimised", lambda loss, table, **_: loss(levels()[None]))
     rows = tuning.rows(MODEL, sigma.ukf, p, past(), levels()[None])
-    squares = tuning.squares(rows, past(), tuning.analyses(rows, past(), tuning.EVERY))
+    squares = tuning.squares(rows, past(), stretches.analyses(rows, past(), stretches.EVERY))
     asked, every = (tuning.tune(MODEL, sigma.ukf, p, past(), **how) for how in ({"leads": (1,)}, {}))
     assert asked == tuning.residual_memory(squares, variance, (1,))[1] < every
     assert every == tuning.residual_memory(squares, variance)[1]
@@ -168,7 +169,9 @@ def test_a_search_is_for_the_leads_asked_for(monkeypatch):
 def test_a_gain_of_zero_leaves_the_open_loop_with_its_last_error():
     none = np.concatenate((np.full(len(MODEL.states), 1e-12), levels()[len(MODEL.states) :]))
     rows = tuning.rows(MODEL, sigma.ukf, MODEL.defaults[0, 0].numpy(), past(), none[None])
-    each = tuning.forecasts(rows, past(), tuning.analyses(rows, past(), tuning.EVERY), lambda at: past().forcing[at])
+    each = stretches.forecasts(
+        rows, past(), stretches.analyses(rows, past(), stretches.EVERY), lambda at: past().forcing[at]
+    )
     flow = MODEL.discharge(past().states.unsqueeze(1), MODEL.defaults)[:, 0, 0].numpy()
     np.testing.assert_allclose(each.open_loop_at_issue, flow[each.issue])
     np.testing.assert_allclose(each.residual, each.observed_at_issue - each.open_loop_at_issue, atol=1e-6)
@@ -179,5 +182,5 @@ def test_a_gain_of_zero_leaves_the_open_loop_with_its_last_error():
 def test_a_record_too_short_is_refused():
     few = np.arange(HOURS) < 700
     with pytest.raises(ValueError, match="700 hours to tune a filter on, 984"):
-        tuning.past(past().forcing.numpy(), past().observed.numpy(), past().states, few)
+        stretches.past(past().forcing.numpy(), past().observed.numpy(), past().states, few)
     assert torch.isfinite(past().states).all()

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from scores.probability import crps_for_ensemble
 
-from hydroda import correction, netcdf, predictive, verification
+from hydroda import correction, netcdf, predictive, score_tables, verification
 from hydroda.correction import BASELINES, Correction
 from hydroda.schema import LEADS, QUANTILES, quantile_name
 from hydroda.units import HOUR
@@ -365,7 +365,7 @@ def test_the_file_follows_cf_and_comes_back(scores, tmp_path):
         assert back[name].attrs == scores[name].attrs
     assert back.method.values.tolist() == list(METHODS)
     assert back.station.values.tolist() == list(STATIONS)
-    assert verification.table(back) == verification.table(scores)
+    assert score_tables.table(back) == score_tables.table(scores)
     tool = shutil.which("compliance-checker", path=str(Path(sys.executable).parent))
     if tool is None:
         pytest.skip("compliance-checker is not installed")
@@ -378,7 +378,7 @@ def test_the_file_follows_cf_and_comes_back(scores, tmp_path):
 
 
 def test_the_summary_is_json_and_says_the_same(scores):
-    content = json.loads(json.dumps(verification.summary_json(scores), allow_nan=False))
+    content = json.loads(json.dumps(score_tables.summary_json(scores), allow_nan=False))
     assert content["forcing"] == "observed"
     assert content["first_issue"] == "2003-01-31T20:00Z"
     assert content["leads"] == LEADS.tolist()
@@ -390,7 +390,7 @@ def test_the_summary_is_json_and_says_the_same(scores):
 
 
 def test_the_table_shows_what_there_is_and_marks_the_best(scores):
-    lines = verification.table(scores).splitlines()
+    lines = score_tables.table(scores).splitlines()
     assert "2003-01-31T20:00Z to 2003-02-10T19:00Z" in lines[1]
     assert "perfect foresight" in lines[2]
     block = lines[lines.index("alder") : lines.index("birch-2")]
@@ -415,12 +415,12 @@ def test_the_table_shows_what_there_is_and_marks_the_best(scores):
 
 @pytest.mark.parametrize("score", BY_METHOD)
 def test_a_table_of_every_score_and_all_leads(scores, score):
-    text = verification.table(scores, score, all_leads=True)
+    text = score_tables.table(scores, score, all_leads=True)
     header = next(line for line in text.splitlines() if line.startswith("lead [h]"))
     assert header.split()[2:] == [str(lead) for lead in LEADS]
     assert "nan" not in text
     assert "-0.0 " not in text
-    marked = verification.best(scores[score])
+    marked = score_tables.best(scores[score])
     assert (marked.sum("method") >= 1).all()
     if score == "pbias":  # the best is the one nearest to none, not the lowest
         lowest = scores[score].isel(station=0, forecast_period=0)
@@ -429,10 +429,10 @@ def test_a_table_of_every_score_and_all_leads(scores, score):
 
 def test_a_table_of_nothing_and_of_a_score_there_is_not():
     empty = one([1.0, 2.0], [np.nan, np.nan]).expand_dims(["forecast_period", "station"])
-    assert "0 of 2 forecasts" in verification.table(empty)
-    assert "*" not in verification.table(empty).split("alder")[1]
+    assert "0 of 2 forecasts" in score_tables.table(empty)
+    assert "*" not in score_tables.table(empty).split("alder")[1]
     with pytest.raises(KeyError, match="no score 'fun' by method; there are nse, kge"):
-        verification.table(empty, "fun")
+        score_tables.table(empty, "fun")
 
 
 def test_baselines_are_those_of_correction(real, scores):

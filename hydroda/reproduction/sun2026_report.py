@@ -17,8 +17,9 @@ from hydroda.choice import BOTH, FILTER, NETWORKS
 from hydroda.correction import BASELINES
 from hydroda.drawing import BLUE, GREY, INK, STYLE, VERMILLION
 from hydroda.reproduction.sun2026_scores import BLOCK, DRAWS, ENKF, ISSUED, LEADS, UKF_1H, Result
+from hydroda.score_tables import cell
 from hydroda.units import HOUR
-from hydroda.verification import LABELS, cell
+from hydroda.verification import LABELS
 
 PAGE, FIGURE, NUMBERS = "sun2026.md", "sun2026.png", "sun2026.json"
 FORCINGS = {"observed": "rain as observed", "archived": "degraded rain", "none": "no rain"}
