@@ -63,7 +63,8 @@ def _same(before: Rows | None, now: Rows) -> int:
 
 class Newest(NamedTuple):
     """The newest usable observation of stations in a window [m³/s], the open loop of its hour, the residuals of its
-    analysis and of that an hour before, its age [h]; or NaN."""
+    analysis and of that an hour before, its age [h]; or NaN. Where one of the two observations is doubted nothing is
+    told of the hour before: a spike is not to be taken for a trend."""
 
     observed: np.ndarray
     open_loop: np.ndarray
@@ -87,8 +88,9 @@ def newest(group: Group, trail: Trail) -> Newest:
     open_loop, estimate = (
         torch.stack(each).numpy() for each in zip(*((a.open_loop, a.estimate) for a in trail.analyses), strict=True)
     )
-    residual = observed - estimate
-    before = np.where(last > 0, then(residual, last - 1), np.nan)
+    residual, sure = observed - estimate, trail.rows.doubt == 1.0
+    both = (last > 0) & sure[last, column] & sure[last - 1, column]
+    before = np.where(both, then(residual, last - 1), np.nan)
     found = then(observed), then(open_loop), then(residual), before, len(seen) - 1.0 - last
     return Newest(*(np.where(some, part, np.nan) for part in found))
 

@@ -1,12 +1,17 @@
 """What is issued at each lead: the candidates, who is chosen, and what happens where one has nothing to say."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 from hydroda import choice, correction
 from hydroda.choice import BOTH, FILTER, METHODS, NETWORKS
 from hydroda.correction import Correction
+from hydroda.forecasting import Trail, newest
 from hydroda.schema import LEADS
+from hydroda.window import Rows
 
 FITTED = Correction((1.0,) * 366, 6.0, 0.1, 0.9, 0.01, 0.0, 0.8)
 F, S = 4, 2
@@ -126,3 +131,23 @@ def test_what_has_nothing_to_say_leaves_it_to_the_filter():
     np.testing.assert_array_equal(issued[1, :, 0], FLOW[1, :, 0])
     np.testing.assert_array_equal(issued[:, 5:, 1], OPEN[:, 5:, 1])
     np.testing.assert_array_equal(choice.picked(every(None), names)[:, :5], FLOW[:, :5])
+
+
+def test_the_newest_residual_and_the_one_before_are_told_of_each_station():
+    """Of the newest hour with an observation; of the hour before nothing is told where either is doubted or missing."""
+    observed = np.array(
+        [[1.0, 2.0, 4.0, np.nan, 3.0], [1.5, 2.5, np.nan, np.nan, np.nan], [2.0, 3.0, 5.0, np.nan, np.nan]]
+    )
+    doubt = np.ones((3, 5))
+    doubt[2, 1] = 9.0
+    hours = [SimpleNamespace(open_loop=torch.full((5,), 0.5 + i), estimate=torch.full((5,), 1.0 + i)) for i in range(3)]
+    places = [SimpleNamespace(area_km2=3.6)] * 5  # where 1 mm/h is 1 m³/s
+    trail = Trail(None, Rows(np.zeros((3, 5, 2)), observed, doubt), tuple(hours))
+    found = newest(SimpleNamespace(places=places), trail)
+    np.testing.assert_allclose(found.observed, (2.0, 3.0, 5.0, np.nan, 3.0))
+    np.testing.assert_allclose(found.open_loop, (2.5, 2.5, 2.5, np.nan, 0.5))
+    np.testing.assert_allclose(found.residual, (-1.0, 0.0, 2.0, np.nan, 2.0))
+    np.testing.assert_allclose(found.residual_before, (-0.5, np.nan, np.nan, np.nan, np.nan))
+    np.testing.assert_allclose(found.age, (0.0, 0.0, 0.0, np.nan, 2.0))
+    doubt[:2, 0] = 1.0, 9.0
+    assert np.isnan(newest(SimpleNamespace(places=places), trail).residual_before).all()
