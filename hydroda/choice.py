@@ -15,7 +15,6 @@ from hydroda.schema import LEADS
 
 FILTER, NETWORKS, BOTH = "filter", "networks", "filter_and_networks"
 CORRECTIONS = ("open_loop", "decaying_error", "ar1_error", "ar1_log_error")
-HARDLY = 0.02  # of the logarithm of an error, a difference that does not count
 MOSTLY = 0.75  # of the parts of the past in which a method must be better that is to take the place of the usual one
 NEAR = 1.5  # a lead is judged with those up to so many times as far or as near, else chance would choose at each
 METHODS = (FILTER, NETWORKS, BOTH, *CORRECTIONS)
@@ -69,11 +68,11 @@ def best(errors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
         near = (lead <= NEAR * LEADS) & (NEAR * lead >= LEADS)
         loss = {name: float(own[near].mean()) for name, own in losses.items()}
         parts = {name: own[:, near].mean(1) for name, own in logs.items()}
-        usual = BOTH if BOTH in loss and loss[BOTH] <= loss[FILTER] + HARDLY else FILTER
+        usual = BOTH if BOTH in loss and loss[BOTH] <= loss[FILTER] + quarters.HARDLY else FILTER
         better = {
             name: own
             for name, own in loss.items()
-            if own < loss[usual] - HARDLY and (parts[name] < parts[usual]).mean() >= MOSTLY
+            if own < loss[usual] - quarters.HARDLY and (parts[name] < parts[usual]).mean() >= MOSTLY
         }
         chosen.append(min(better, key=better.__getitem__, default=usual))
     return tuple(chosen)

@@ -5,6 +5,7 @@ import numpy as np
 
 QUARTER = 2190  # hours of a quarter of a year
 PERFECT = 1e-4  # share of the variance below which an error is small enough
+HARDLY = 0.02  # a difference of losses that does not count
 
 
 def number(hours: int) -> int:

@@ -24,7 +24,7 @@ from hydroda.stretches import EVERY, STRETCH, Analyses, Past, analyses, issues
 
 EVERY_LEAD = tuple(LEADS.tolist())
 # hours, of the residual of an analysis: the two memories, and all pairs of them
-LONG, SHORT = np.append(0.0, np.geomspace(0.5, 500.0, 31)), np.append(0.0, 2.0 ** np.arange(-1, 5))
+LONG, SHORT = np.append(0.0, np.geomspace(0.5, 500.0, 61)), np.append(0.0, 2.0 ** np.arange(-1, 5))
 MEMORIES = np.array([(a, b) for a in LONG for b in SHORT if b < a or a == b == 0.0])
 TYPICAL = 0.1  # share of its mean content a store is in error when it is empty
 
@@ -126,10 +126,15 @@ def residual_memory(
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each candidate the memories (k, 2) [h] of the residual of an analysis that are best for `leads` [h], and the
     loss (k,) that is then left: the mean over these of `quarters.loss`, errors being divided by the variance of what is
-    observed."""
+    observed.
+
+    A second memory must be worth more than a difference that does not count, which is added to the loss with it: what
+    it gains by less in the hours it is fitted to it does not in others.
+    """
     some = Squares(*(each[..., np.array(leads) - 1] for each in found))
     every = some.corrected(MEMORIES, np.array(leads))
     loss = quarters.loss(np.moveaxis(every, 1, 0) / variance).mean(-1)
+    loss += np.where(MEMORIES[:, 1:] > 0.0, quarters.HARDLY, 0.0)
     return MEMORIES[loss.argmin(0)], loss.min(0)
 
 
