@@ -26,6 +26,7 @@ EVERY_LEAD = tuple(LEADS.tolist())
 # hours, of the residual of an analysis: the two memories, and all pairs of them
 LONG, SHORT = np.append(0.0, np.geomspace(0.5, 500.0, 61)), np.append(0.0, 2.0 ** np.arange(-1, 5))
 MEMORIES = np.array([(a, b) for a in LONG for b in SHORT if b < a or a == b == 0.0])
+AT_ONCE = 8  # pairs of memories whose arrays stay in the cache, which is twenty times faster than all at once
 TYPICAL = 0.1  # share of its mean content a store is in error when it is empty
 
 
@@ -131,9 +132,14 @@ def residual_memory(
     A second memory must be worth more than a difference that does not count, which is added to the loss with it: what
     it gains by less in the hours it is fitted to it does not in others.
     """
-    some = Squares(*(each[..., np.array(leads) - 1] for each in found))
-    every = some.corrected(MEMORIES, np.array(leads))
-    loss = quarters.loss(np.moveaxis(every, 1, 0) / variance).mean(-1)
+    counted = np.array(leads)
+    own = Squares(*(each[..., counted - 1] for each in found))
+    loss = np.concatenate(
+        [
+            quarters.loss(np.moveaxis(own.corrected(some, counted), 1, 0) / variance).mean(-1)
+            for some in np.array_split(MEMORIES, len(MEMORIES) // AT_ONCE)
+        ]
+    )
     loss += np.where(MEMORIES[:, 1:] > 0.0, quarters.HARDLY, 0.0)
     return MEMORIES[loss.argmin(0)], loss.min(0)
 
