@@ -85,10 +85,9 @@ def newest(group: Group, trail: Trail) -> Newest:
         return m3_per_second(runoff[hours, column], area)
 
     observed = trail.rows.observation
-    open_loop, estimate = (
-        torch.stack(each).numpy() for each in zip(*((a.open_loop, a.estimate) for a in trail.analyses), strict=True)
-    )
-    residual, sure = observed - estimate, trail.rows.doubt == 1.0
+    open_loop = torch.stack([analysis.open_loop for analysis in trail.analyses]).numpy()
+    residual = observed - torch.stack([analysis.estimate for analysis in trail.analyses]).numpy()
+    sure = trail.rows.doubt == 1.0
     both = (last > 0) & sure[last, column] & sure[last - 1, column]
     before = np.where(both, then(residual, last - 1), np.nan)
     found = then(observed), then(open_loop), then(residual), before, len(seen) - 1.0 - last
