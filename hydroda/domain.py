@@ -44,6 +44,11 @@ class Domain:
         return np.array([station.area_km2 for station in self.stations])
 
     @property
+    def models(self) -> str:
+        """The rainfall-runoff models of the calibrated stations, as files name them."""
+        return ", ".join(sorted({member.model for member in self.members})) or self.settings.model.name
+
+    @property
     def credits(self) -> Credits:
         """Who answers for the files."""
         told = self.settings.deployment.model_dump()

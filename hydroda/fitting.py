@@ -7,26 +7,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hydroda import choice, correction, judging, known, quality, reforecasts, stretches, tuning, window
+from hydroda import choice, correction, judging, quarters, stretches, tuning
 from hydroda.calibrated import GAUGE, Calibrated, Tuned
 from hydroda.calibration import ModelFit, fit_model, runoff
 from hydroda.correction import Correction
 from hydroda.cycle import Levels
 from hydroda.groups import batch as batch_of
-from hydroda.groups import build_filter, build_model
+from hydroda.groups import build_filter
+from hydroda.history import Record, record_of
 from hydroda.judging import Judged
 from hydroda.models.model import Model
 from hydroda.progress import Progress, among
-from hydroda.quality import Limits
-from hydroda.schema import hours
+from hydroda.schema import LEADS
 from hydroda.settings import Catchment, Settings
 from hydroda.store import Store
-from hydroda.units import HOUR, HOURS_PER_YEAR, floor_hour, iso, m3_per_second
-from hydroda.weather import Climate
-from hydroda.window import Place
+from hydroda.units import iso, m3_per_second
 
-ENOUGH = 0.5  # share of the hours a variable must have to be built upon
-FIRST = np.datetime64("1800-01-01", "ns")
 SHOWN = (1, 3, 6, 12, 24)
 
 
@@ -38,21 +34,16 @@ class Effort:
     filter: tuple[int, int] = (42, 40)
 
 
-class Record(NamedTuple):
-    """What a catchment is calibrated on: hours (T,), those that count, forcing (T, m), runoff (T,) with NaN.
+class Fitted(NamedTuple):
+    """A model fitted to a record: its name, the record with the weather it needs, its parameters and open loop, the
+    baselines beside that; and the squared errors (quarter, 24) of the open loop with its last error carried on, over
+    the variance of what was observed, in the hours it was searched on and, if there are any, in those it was not."""
 
-    And what is believed of its gauge and of its weather.
-    """
-
-    hours: np.ndarray
-    scored: np.ndarray
-    forcing: np.ndarray
-    observed: np.ndarray
-    model: Model
-    temperature: bool
-    limits: Limits
-    climate: Climate
-    archived: stretches.Weather | None
+    name: str
+    record: Record
+    model: ModelFit
+    baselines: Correction
+    errors: tuple[np.ndarray, ...]
 
 
 def fit(
@@ -67,37 +58,28 @@ def fit(
 ) -> Calibrated:
     """The calibration of a catchment on the hours from `start` to `end`; what lies before is used to fill the stores.
 
-    The model is not searched on the hours from `validation` on, but its parameters are chosen by them too. Baselines
-    and error levels of the filter are few and are fitted to all hours.
+    No model is searched on the hours from `validation` on, but its parameters are chosen by them too, and so is the
+    model among those of the settings. Baselines and error levels of the filter are few and are fitted to all hours.
     Raises ValueError, naming the catchment, when the period holds too little.
     """
-    record = record_of(settings, store, catchment, start, end)
-    unseen = None if validation is None else record.hours >= validation
-    counted = record.scored if unseen is None else record.scored & ~unseen
-    generations, population = effort.model
+    names = (settings.model.name, *settings.model.alternatives)
+    records = [record_of(settings, store, catchment, name, start, end) for name in names]
+    models = among(progress, 0, 2, "models")
     try:
-        fitted = fit_model(
-            record.model,
-            record.forcing,
-            record.observed,
-            counted,
-            unseen,
-            seed=settings.filter.seed,
-            generations=generations,
-            population=population,
-            progress=lambda fraction, text: progress(0.5 * fraction, text),
-        )
-        open_loop = runoff(record.model, fitted.parameters, fitted.states)
-        scored = record.scored
-        baselines = _baselines(catchment, record.hours[scored], record.observed[scored], open_loop[scored])
-        past = stretches.past(record.forcing, record.observed, fitted.states, scored)
+        tried = [
+            _fitted(settings, catchment, name, record, validation, effort.model, among(models, i, len(names), name))
+            for i, (name, record) in enumerate(zip(names, records, strict=True))
+        ]
+        own = _chosen(tried)
+        record = own.record
+        past = stretches.past(record.forcing, record.observed, own.model.states, record.scored)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
-    search = partial(tuned, settings, record.model, fitted.parameters)
+    search = partial(tuned, settings, record.model, own.model.parameters)
     whole, *others = _tuned_apart(search, past, effort.filter, lambda f, text: progress(0.5 + 0.45 * f, text))
     found = Calibrated(
         station=catchment.id,
-        model=settings.model.name,
+        model=own.name,
         temperature=record.temperature,
         **vars(whole),
         apart=tuple(others),
@@ -106,42 +88,84 @@ def fit(
         spread={},
         limits=record.limits,
         climate=record.climate,
-        correction=baselines,
+        correction=own.baselines,
         report={},
     )
-    own = batch_of(judging.apart(found), settings)
-    best = judging.judged(own, past, found, catchment.area_km2, archived=record.archived)
+    batch = batch_of(judging.apart(found), settings)
+    best = judging.judged(batch, past, found, catchment.area_km2, archived=record.archived)
     progress(1.0, "done")
     return replace(
         found,
         choice=best.choice,
         between=best.between,
         spread=best.spread,
-        report=_report(settings, start, validation, end, fitted, best),
+        report=_report(settings, start, validation, end, own.model, best) | {"models_tried": _losses(tried)},
     )
 
 
-def record_of(
-    settings: Settings, store: Store, catchment: Catchment, start: np.datetime64, end: np.datetime64
-) -> Record:
-    """What is stored of a catchment until `end`, of which the hours from `start` on count."""
-    records = store.observations([catchment.id], FIRST, end)
-    if not records.sizes["record"]:
-        raise ValueError(
-            f"{catchment.id}: there are no observations until {iso(end)}; hydroda add-catchment brings some"
-        )
-    first = max(records["time"].values.min(), start - settings.cycle.spin_up_hours * HOUR)
-    stretch = hours(floor_hour(first), end)
-    values = known.as_known(records, [catchment.id], stretch)
-    limits = quality.limits_from(values["discharge"][:, 0], catchment.area_km2)
-    climate, temperature = _climate(catchment, stretch, values)
-    view = window.view([Place(catchment.id, catchment.area_km2, limits, climate)], stretch, values)
-    model = build_model(settings.model.name, temperature)
-    rows = window.rows(view, 0, stretch.size - 1, model.forcings)
-    scored = stretch >= start
-    archived = reforecasts.weather(settings, store, view, model.forcings)
-    own = rows.forcing[:, 0], rows.observation[:, 0], model, temperature, limits, climate
-    return Record(stretch, scored, *own, archived)
+def _fitted(
+    settings: Settings,
+    catchment: Catchment,
+    name: str,
+    record: Record,
+    validation: np.datetime64 | None,
+    effort: tuple[int, int],
+    progress: Progress,
+) -> Fitted:
+    unseen = np.zeros(record.hours.size, bool) if validation is None else record.hours >= validation
+    searched = record.scored & ~unseen
+    generations, population = effort
+    model = fit_model(
+        record.model,
+        record.forcing,
+        record.observed,
+        searched,
+        unseen if unseen.any() else None,
+        seed=settings.filter.seed,
+        generations=generations,
+        population=population,
+        progress=progress,
+    )
+    open_loop = runoff(record.model, model.parameters, model.states)
+    flows = (m3_per_second(flow[record.scored], catchment.area_km2) for flow in (record.observed, open_loop))
+    baselines = correction.fit(catchment.id, record.hours[record.scored], *flows)
+    judged = (searched, unseen) if unseen.any() else (searched,)
+    errors = tuple(_carried_on(record, open_loop, baselines, some) for some in judged)
+    return Fitted(name, record, model, baselines, errors)
+
+
+def _carried_on(record: Record, open_loop: np.ndarray, baselines: Correction, some: np.ndarray) -> np.ndarray:
+    """Squared errors (quarter, 24) of the open loop (T,) with its last error carried on, from `some` hours (T,) on."""
+    issue = np.flatnonzero(some)
+    issue = issue[issue < open_loop.size - LEADS.size]
+    at = issue[:, None] + LEADS
+    newest = record.observed[issue, None], open_loop[issue, None], np.zeros((issue.size, 1))
+    ahead = open_loop[at][..., None]
+    made = correction.apply("decaying_error", [baselines], record.hours[issue], LEADS, ahead, *newest)
+    square = (made[..., 0] - record.observed[at]) ** 2 / np.nanvar(record.observed[record.scored])
+    parts = np.array_split(square, quarters.number(issue.size))
+    return np.stack([np.nanmean(part, 0) for part in parts if np.isfinite(part).any(0).all()])
+
+
+def _chosen(tried: Sequence[Fitted]) -> Fitted:
+    """The first, unless forecasts of another err clearly less in hours searched on and in those that were not: chance
+    makes one better in either."""
+    usual, *others = tried
+
+    def better(other: Fitted) -> bool:
+        pairs = zip(other.errors, usual.errors, strict=True)
+        return all(_loss(own) < _loss(theirs) - quarters.HARDLY for own, theirs in pairs)
+
+    return min(filter(better, others), key=lambda own: _loss(np.concatenate(own.errors)), default=usual)
+
+
+def _loss(errors: np.ndarray) -> float:
+    return float(quarters.loss(errors).mean())
+
+
+def _losses(tried: Sequence[Fitted]) -> dict[str, list[float]]:
+    """By model, in hours searched on and in others, the mean loss of leads."""
+    return {own.name: [_loss(errors) for errors in own.errors] for own in tried}
 
 
 def _tuned_apart(
@@ -196,30 +220,6 @@ def tuned(
     return Tuned(own, _errors(model, batch.levels), (long, short))
 
 
-def _climate(catchment: Catchment, stretch: np.ndarray, values: dict[str, np.ndarray]) -> tuple[Climate, bool]:
-    """What the record says of the weather, and whether there is temperature."""
-    share = {name: float(np.isfinite(column).mean()) for name, column in values.items()}
-    warm = share["temperature"] >= ENOUGH
-    yearly, source = catchment.pet_mm_per_year, "climatological"
-    if share["pet"] >= ENOUGH:
-        yearly, source = float(np.nanmean(values["pet"])) * HOURS_PER_YEAR, "given"
-    elif warm and catchment.lat is not None:
-        source = "oudin"
-    months: tuple[float, ...] = ()
-    if warm:
-        month = stretch.astype("datetime64[M]").astype(int) % 12
-        warmth = values["temperature"][:, 0]
-        usual = float(np.nanmean(warmth))
-        means = (np.nanmean(warmth[month == m]) if np.isfinite(warmth[month == m]).any() else usual for m in range(12))
-        months = tuple(float(mean) for mean in means)
-    return Climate(catchment.lat, catchment.lon, source, max(yearly, 1.0), months), warm
-
-
-def _baselines(catchment: Catchment, time: np.ndarray, observed: np.ndarray, open_loop: np.ndarray) -> Correction:
-    flows = (m3_per_second(runoff, catchment.area_km2) for runoff in (observed, open_loop))
-    return correction.fit(catchment.id, time, *flows)
-
-
 def _errors(model: Model, levels: Levels) -> dict[str, tuple[float, float]]:
     """The error levels of a batch of one by name."""
     states = zip(levels.state_share[0, 0].tolist(), levels.state_base[0, 0].tolist(), strict=True)
@@ -261,6 +261,17 @@ def summary(found: Calibrated) -> str:
     snow = " with snow" if found.temperature else ""
     return (
         f"{found.station}: {said['hours']} hours from {said['start']} to {said['end']}; {found.model}{snow} alone "
-        f"NSE {said['nse']:.3f}, KGE {said['kge']:.3f}; forecasts ({issued}, the filter being "
+        f"NSE {said['nse']:.3f}, KGE {said['kge']:.3f}{_instead(found)}; forecasts ({issued}, the filter being "
         f"{said['filter']}) NSE {skill} (the filter tuned without the hours it is judged in; with observed rain)"
     )
+
+
+def _instead(found: Calibrated) -> str:
+    """How much more the models err that were not taken, in words; nothing where no other was tried."""
+    tried = dict(found.report["models_tried"])
+    own = tried.pop(found.model)
+    said = []
+    for name, losses in tried.items():
+        more = [f"{100.0 * np.expm1(loss - least):+.0f} %" for loss, least in zip(losses, own, strict=True)]
+        said.append(f"{name} errs {' where it was searched and '.join(more)}{' elsewhere' * (len(more) - 1)}")
+    return f" (with the last error carried on {'; '.join(said)})" if said else ""

@@ -259,7 +259,7 @@ def _attributes(domain: Domain, forcing: str) -> dict[str, str]:
         "title": "hindcasts of hourly streamflow for verification",
         "domain": settings.deployment.domain,
         "forcing": forcing,
-        "model": settings.model.name,
+        "model": domain.models,
         "filter": settings.filter.name,
         "hydroda_config_sha256": settings.sha256,
         "hydroda_weights_sha256": weights.hexdigest(),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydroda import choice, designs, fitting, gains, judging, quarters, stretches, training, tuning
+from hydroda import choice, designs, gains, judging, quarters, stretches, training, tuning
 from hydroda.calibrated import Calibrated
 from hydroda.calibration import open_loop
 from hydroda.cycle import Batch, Moment
@@ -17,9 +17,9 @@ from hydroda.designs import Design
 from hydroda.filters import guided
 from hydroda.filters.networks import FIXED
 from hydroda.filters.recipe import Filter
-from hydroda.fitting import Record
 from hydroda.gains import Past, Reference
 from hydroda.groups import batch as batch_of
+from hydroda.history import Record, record_of
 from hydroda.judging import Judged
 from hydroda.losses import Series, joined
 from hydroda.progress import Progress, among
@@ -204,7 +204,7 @@ def learn(
 
 def _prepared(settings: Settings, store: Store, pupil: Pupil, effort: Effort, *, several: bool) -> Prepared:
     catchment, found = pupil.catchment, pupil.found
-    record = fitting.record_of(settings, store, catchment, pupil.start, pupil.end)
+    record = record_of(settings, store, catchment, found.model, pupil.start, pupil.end)
     batch = batch_of([found], settings)
     states = open_loop(record.model, batch.parameters[0, 0].numpy(), record.forcing)
     try:

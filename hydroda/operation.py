@@ -301,7 +301,7 @@ def _provenance(
         inputs_sha256=inputs.hexdigest(),
         forcing_source=forcing,
         forcing_reference_time=min(references, default=None),
-        model=settings.model.name,
+        model=domain.models,
         filter=settings.filter.name,
         credits=domain.credits,
     )

@@ -8,6 +8,7 @@ import numpy as np
 from hydroda import choice, fitting, stretches, tuning
 from hydroda.calibrated import Calibrated
 from hydroda.calibration import open_loop
+from hydroda.history import record_of
 from hydroda.progress import Progress
 from hydroda.schema import LEADS
 from hydroda.settings import Catchment, Settings
@@ -33,7 +34,7 @@ def retuned(
     population, judged on every so manieth stretch of the record as `thinned` says. Widths of intervals are left those
     of the filter before. Raises ValueError, naming the catchment, when the period holds too little.
     """
-    record = fitting.record_of(settings, store, catchment, start, end)
+    record = record_of(settings, store, catchment, found.model, start, end)
     model = record.model
     parameters = np.array([found.parameters[p.name] for p in model.parameters])
     states = open_loop(model, parameters, record.forcing)

@@ -121,7 +121,7 @@ def _published(domain: Domain, start: np.datetime64, end: np.datetime64) -> xr.D
     ).assign_attrs(
         domain=settings.deployment.domain,
         forcing="as published",
-        model=settings.model.name,
+        model=domain.models,
         filter=settings.filter.name,
     )
 

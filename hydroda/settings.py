@@ -79,9 +79,10 @@ class Forcing(Section):
 
 
 class Model(Section):
-    """The rainfall-runoff model, "family.name"."""
+    """The rainfall-runoff model, "family.name", and others, one of which is calibrated where it is clearly better."""
 
     name: str = "hbv.hourly"
+    alternatives: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
 
 class Modifier(Section):
@@ -322,26 +323,33 @@ def _choice_problems(raw: dict[str, Any]) -> Iterator[Problem]:
         table = raw.get(section, {})
         if isinstance(table, dict):
             name = table.get("name", Settings.model_fields[section].default.name)
-            yield from _choice((section, "name"), name, choices, (section, "options"), table.get("options", {}))
+            yield from _choice(
+                section, (section, "name"), name, choices, (section, "options"), table.get("options", {})
+            )
+    own = raw.get("model", {})
+    others = own.get("alternatives") if isinstance(own, dict) else None
+    for i, name in enumerate(others if isinstance(others, list) else []):
+        yield from _choice("model", ("model", "alternatives", i), name, catalogue.models(), (), {})
     own = raw.get("filter", {})
     for i, table in enumerate(_tables(own if isinstance(own, dict) else {}, "modifier")):
         options = {k: v for k, v in table.items() if k != "name"}
         key = ("filter", "modifier", i)
-        yield from _choice((*key, "name"), table.get("name"), catalogue.modifiers(), key, options)
+        yield from _choice("modifier", (*key, "name"), table.get("name"), catalogue.modifiers(), key, options)
     for i, table in enumerate(_tables(raw, "source")):
         options = {k: v for k, v in table.items() if k not in ("name", "kind")}
-        yield from _choice(("source", i, "kind"), table.get("kind"), catalogue.sources(), ("source", i), options)
+        yield from _choice(
+            "source", ("source", i, "kind"), table.get("kind"), catalogue.sources(), ("source", i), options
+        )
 
 
 def _choice(
-    key: Key, name: object, choices: dict[str, catalogue.Choice], options_key: Key, options: object
+    what: str, key: Key, name: object, choices: dict[str, catalogue.Choice], options_key: Key, options: object
 ) -> Iterator[Problem]:
-    """What is wrong with one name and its options; other types than these are reported by pydantic."""
+    """What is wrong with the name of a model, filter, …, and its options; other types are reported by pydantic."""
     if not isinstance(name, str) or not isinstance(options, dict):
         return
     if name not in choices:
-        what_for = next(part for part in reversed(key[:-1]) if isinstance(part, str))
-        yield Problem(key, f"there is no {what_for} {name!r}; {closest(name, sorted(choices))}")
+        yield Problem(key, f"there is no {what} {name!r}; {closest(name, sorted(choices))}")
         return
-    for option, what in catalogue.option_problems(choices[name], options):
-        yield Problem((*options_key, option), what)
+    for option, wrong in catalogue.option_problems(choices[name], options):
+        yield Problem((*options_key, option), wrong)

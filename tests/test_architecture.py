@@ -42,6 +42,7 @@ MEETING = {
     "operation",
     "hindcasting",
     "fitting",
+    "history",
     "judging",
     "reforecasts",
     "drift",

@@ -8,10 +8,11 @@ import pytest
 import torch
 from conftest import CALIBRATED_UNTIL, START
 
-from hydroda import calibrated, choice, designs, fitting, groups, judging, steps, stretches
+from hydroda import calibrated, choice, designs, groups, judging, steps, stretches
 from hydroda.calibration import open_loop
 from hydroda.choice import BOTH, FILTER, NETWORKS
 from hydroda.filters import guided
+from hydroda.history import record_of
 from hydroda.units import HOUR
 
 AREA = 40.0
@@ -22,7 +23,8 @@ def known(settings):
     """A calibrated gauge and its past."""
     store = steps.store_of(settings)
     found = calibrated.restore(store.read_parameters("ach"))
-    record = fitting.record_of(settings, store, settings.catchment("ach"), START + 20 * 24 * HOUR, CALIBRATED_UNTIL)
+    first = START + 20 * 24 * HOUR
+    record = record_of(settings, store, settings.catchment("ach"), found.model, first, CALIBRATED_UNTIL)
     p = np.array([found.parameters[each.name] for each in record.model.parameters])
     states = open_loop(record.model, p, record.forcing)
     return found, stretches.past(record.forcing, record.observed, states, record.scored)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import CALIBRATED_UNTIL, EFFORT, FIRST, START
 
-from hydroda import fitting, generator, hindcasting, judging, netcdf, records, steps, stretches, window
+from hydroda import generator, hindcasting, history, judging, netcdf, records, steps, stretches, window
 from hydroda.known import forecast_table
 from hydroda.schema import LEADS, hours
 from hydroda.units import HOUR
@@ -36,7 +36,7 @@ def told(settings):
 
 def record_of(settings, station="ach"):
     store = steps.store_of(settings)
-    return fitting.record_of(settings, store, settings.catchment(station), TUNED_FROM, CALIBRATED_UNTIL)
+    return history.record_of(settings, store, settings.catchment(station), "hbv.hourly", TUNED_FROM, CALIBRATED_UNTIL)
 
 
 def test_lead_hours_have_the_weather_that_was_forecast_by_then(told):

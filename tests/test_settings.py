@@ -97,7 +97,14 @@ def test_all_problems_at_once_with_their_lines():
         ("[deployment\n", "line 1: is not TOML"),
         ("", "h.toml: deployment: is required and missing"),
         (SMALL + '[model]\nname = "hbv.hurly"\n', "line 4: model.name: there is no model 'hbv.hurly'; did you mean"),
-        (SMALL + '[model]\nname = "nothing"\n', "allowed: hbv.hourly, hbv.pauwels2013, hbv.stores, linear.reservoirs"),
+        (
+            SMALL + '[model]\nname = "nothing"\n',
+            "allowed: hbv.hourly, hbv.lagged, hbv.pauwels2013, hbv.stores, linear.reservoirs",
+        ),
+        (
+            SMALL + '[model]\nalternatives = ["hbv.lagged", "hbv.lag"]\n',
+            "line 4: model.alternatives[1]: there is no model 'hbv.lag'; did you mean 'hbv.lagged'?",
+        ),
         (SMALL + '[filter]\nname = "sigma.ufk"\n', "there is no filter 'sigma.ufk'; did you mean 'sigma.ukf'?"),
         (SMALL + '[[source]]\nname = "x"\nkind = "gauge"\n', "line 5: source[0].kind: there is no source 'gauge'"),
         (SMALL + "[filter]\nseed = true\n", "line 4: filter.seed: must be a valid integer, found True"),

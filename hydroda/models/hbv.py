@@ -3,7 +3,8 @@
 Both split rain by the filling of a soil store, percolate from it, and empty a slow linear and a fast power-law store.
 `pauwels2013` is the published scheme (explicit Euler, fluxes from start-of-step storages, unbounded fast share);
 `stores` is the same idea made safe at any state a filter may propose: no store is drawn below zero, none overfills.
-`hourly` is what forecasts run on: `stores` with routing, corrected inputs and, where there is temperature, snow.
+`hourly` and `lagged` are what forecasts run on: `stores` with routing, corrected inputs and, where there is
+temperature, snow.
 """
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from hydroda.models.inputs import corrected, degree_day
 from hydroda.models.model import Components, Fluxes, Model, Parameter, State
-from hydroda.models.routing import nash
+from hydroda.models.routing import lag, nash
 
 AREA_ZWALM = 114.3  # km², the catchment of the paper
 
@@ -148,5 +149,14 @@ def stores() -> Model:
 
 def hourly(*, temperature: bool = False) -> Model:
     """The forecast model: three stores, two routing reservoirs, corrected inputs; snow where there is temperature."""
-    routed = nash(stores(), reservoirs=2)
-    return corrected(degree_day(routed) if temperature else routed)
+    return _weathered(nash(stores(), reservoirs=2), temperature)
+
+
+def lagged(*, temperature: bool = False) -> Model:
+    """The forecast model of a river that rises steeply and an hour after the rain: as `hourly`, but with a lag and one
+    reservoir for two."""
+    return _weathered(nash(lag(stores()), reservoirs=1), temperature)
+
+
+def _weathered(model: Model, temperature: bool) -> Model:
+    return corrected(degree_day(model) if temperature else model)

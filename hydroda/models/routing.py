@@ -1,4 +1,8 @@
-"""Routing as state: a model in, a model out whose river carries the water it has not yet delivered."""
+"""Routing as state: a model in, a model out whose river carries the water it has not yet delivered.
+
+A cascade spreads what drains in an hour from that hour on; where a rise reaches the gauge only an hour after the rain,
+and steeply, water is translated first: lag and route (Meyer 1941; the translation of Clark 1945).
+"""
 
 import torch
 from torch import Tensor
@@ -36,6 +40,36 @@ def nash(model: Model, reservoirs: int = 2) -> Model:
         f"{model.name}+nash{reservoirs}",
         model.states + tuple(State(f"routing_{i + 1}", "mm", f"routing reservoir {i + 1}") for i in range(reservoirs)),
         (*model.parameters, Parameter("routing_time", "h", "residence time of a reservoir", 0.3, 24.0, 2.0, log=True)),
+        model.forcings,
+        advance,
+        runoff,
+        initial,
+    )
+
+
+def lag(model: Model) -> Model:
+    """`model` of which a share of what drains in an hour enters the river an hour later: a mean delay of 0 to 1 h.
+
+    The discharge of a state is what enters in the hour that follows, if it is one without rain.
+    """
+    n, m = len(model.states), len(model.parameters)
+
+    def advance(x: Components, u: Components, p: Components) -> tuple[tuple[Tensor, ...], Fluxes]:
+        inner, fluxes = model.advance(x[:n], u, p[:m])
+        underway = p[m] * fluxes.outflow
+        return (*inner, underway), fluxes._replace(outflow=x[n].clamp(min=0.0) + fluxes.outflow - underway)
+
+    def runoff(x: Components, p: Components) -> Tensor:
+        return x[n].clamp(min=0.0) + (1.0 - p[m]) * model.runoff(x[:n], p[:m])
+
+    def initial(p: Components) -> tuple[Tensor, ...]:
+        inner = model.initial(p[:m])
+        return (*inner, torch.zeros_like(inner[0]))
+
+    return Model(
+        f"{model.name}+lag",
+        (*model.states, State("underway", "mm", "water on its way to the river")),
+        (*model.parameters, Parameter("delay", "h", "mean delay of what drains", 0.0, 1.0, 0.5)),
         model.forcings,
         advance,
         runoff,

@@ -16,8 +16,9 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import brentq
 
-from hydroda import calibrated, domain, fitting, generator, records, scoring, steps
+from hydroda import calibrated, domain, generator, records, scoring, steps
 from hydroda import settings as configuration
+from hydroda.history import record_of
 from hydroda.progress import Progress, among
 from hydroda.reproduction import sun2026_report
 from hydroda.reproduction.sun2026_plan import DAY, FULL, QUICK, RIVERS, Study, time_of
@@ -165,7 +166,8 @@ def degrade(
     the same weather gives the same forecasts.
     """
     store = domain.store_of(settings)
-    record = fitting.record_of(settings, store, settings.catchment(name), first - DAY, last + LEADS.size * HOUR)
+    end = last + LEADS.size * HOUR
+    record = record_of(settings, store, settings.catchment(name), settings.model.name, first - DAY, end)
     weather = dict(zip(record.model.forcings, record.forcing[record.scored].T, strict=True))
     rain = weather["precipitation"]
     # where nobody reads a temperature none is told
