@@ -35,7 +35,7 @@ from hydroda.reproduction.sun2026_plan import RIVERS, River
 from hydroda.reproduction.sun2026_scores import CLASSICAL, LEADS, Result, ratio_interval, scored
 from hydroda.schema import LEADS as EVERY
 from hydroda.schema import hours
-from hydroda.settings import load
+from hydroda.settings import Model, load
 from hydroda.units import HOUR
 from hydroda.verification import BOUNDS, DIMS, Sample
 
@@ -405,20 +405,27 @@ def test_rows_are_of_the_calibration_that_is_there(alone):
 
 
 def test_several_rivers_are_taught_at_once_and_one_is_not(settings, tmp_path, monkeypatch):
-    """The last has the networks of the others; where there are fewer than three of a model nothing is made."""
+    """The last has the networks of the others, and their model; where there are fewer than three nothing is made."""
     for key, value in (("WINDOW", 48), ("LENGTH", 72), ("CHUNK", 200), ("WARM", 24)):
         monkeypatch.setattr(gains, key, value)
-    deployments, effort = {"ach": settings, "bregenz": settings}, learning.Effort(1, 1, 2)
-    assert sun2026_together.together(deployments, tmp_path / "both", effort, silent) is None
+    deployments = {"ach": settings, "bregenz": settings}
+    study = replace(sun2026.QUICK, search=Effort((1, 5), (1, 5)), training=learning.Effort(1, 1, 2))
+    for name in deployments:
+        monkeypatch.setitem(RIVERS, name, replace(SMALLEST, taught=("2003-01-21", "2003-04-20T23")))
+    assert sun2026_together.together(deployments, tmp_path / "both", study, silent) is None
     monkeypatch.setattr(sun2026_together, "LEAST", 2)
-    one, unseen = sun2026_together.together(deployments, tmp_path / "both", effort, silent)
+    lagged = settings.model_copy(update={"model": Model(name="hbv.lagged")})
+    sun2026_rows.calibrate(lagged, "bregenz", study, silent)
+    one, unseen = sun2026_together.together(deployments, tmp_path / "both", study, silent)
     assert unseen == "bregenz" and [each.id for each in one.catchments] == ["ach", "bregenz"]
     store = store_of(one)
     reports = [store.read_parameters(name)["taught"]["report"] for name in ("ach", "bregenz")]
     assert [report["taught_on"] for report in reports] == [["ach"], ["ach"]]
     assert store_of(settings).read_parameters("ach")["taught"] is None  # the deployment itself is left alone
+    assert store_of(settings).read_parameters("bregenz")["model"] == "hbv.lagged"
+    assert store.read_parameters("bregenz")["model"] == "hbv.hourly"
     before = store.weights_path("bregenz").stat().st_mtime_ns
-    assert sun2026_together.together(deployments, tmp_path / "both", effort, silent) is not None
+    assert sun2026_together.together(deployments, tmp_path / "both", study, silent) is not None
     assert store.weights_path("bregenz").stat().st_mtime_ns == before
     base = calibrated.restore(store_of(settings).read_parameters("bregenz"))
     own = replace(base, taught=Taught("0", {"design": "gain"}))
@@ -429,6 +436,7 @@ def test_several_rivers_are_taught_at_once_and_one_is_not(settings, tmp_path, mo
     assert store_of(made).weights_path("bregenz").read_bytes() == store.weights_path("bregenz").read_bytes()
     found = calibrated.restore(store_of(made).read_parameters("bregenz"))
     assert {*sum(found.choice.values(), ())} == {"networks"} and found.taught.report["taught_on"] == ["ach"]
+    assert found.model == "hbv.hourly"  # that the networks are for
 
 
 def test_blocks_are_weeks():

@@ -22,7 +22,7 @@ from hydroda.history import record_of
 from hydroda.progress import Progress, among
 from hydroda.reproduction import sun2026_report
 from hydroda.reproduction.sun2026_plan import DAY, FULL, QUICK, RIVERS, Study, time_of
-from hydroda.reproduction.sun2026_rows import rows, variant
+from hydroda.reproduction.sun2026_rows import calibrate, require, rows, variant
 from hydroda.reproduction.sun2026_scores import Result, scored
 from hydroda.reproduction.sun2026_together import together
 from hydroda.schema import LEADS
@@ -51,7 +51,7 @@ def reproduce(data: Path, folder: Path, *, quick: bool = False, progress: Progre
         told = among(among(progress, 0, 2, "deployments"), i, count + 1, name)
         deployments[name], rain[name] = deployed(data, folder / name, name, study, told)
     told = among(among(progress, 0, 2, "deployments"), count, count + 1, SHARED)
-    shared = together(deployments, folder / SHARED, study.training, told)
+    shared = together(deployments, folder / SHARED, study, told)
     for i, (name, settings) in enumerate(deployments.items()):
         told = among(among(progress, 1, 2, "rows"), i, count, name)
         making, testing = among(told, 0, 2, ROWS), among(told, 1, 2, "test")
@@ -137,23 +137,13 @@ def deployed(
     likeness = degrade(settings, name, start, river.tested(study.days)[1])
     if store.read_parameters(name) is None:
         told = among(progress, 0, 2, "calibrate")
-        _checked(
-            steps.calibrate(
-                settings, [name], start, end, validation=river.validation, progress=told, effort=study.search
-            )
-        )
+        calibrate(settings, name, study, told)
     content = store.read_parameters(name)
     assert content is not None
     if calibrated.restore(content).taught is None:
         told = among(progress, 1, 2, "train")
-        _checked(steps.train(settings, [name], start, end, progress=told, effort=study.training))
+        require(steps.train(settings, [name], start, end, progress=told, effort=study.training))
     return settings, likeness
-
-
-def _checked(found: Sequence[steps.Calibration]) -> None:
-    for each in found:
-        if each.failed:
-            raise ValueError(each.summary)
 
 
 def degrade(

@@ -3,7 +3,7 @@
 Each is a variant of the deployment in a folder below its own: observations and weather are links, parameters its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from hydroda.calibrated import Calibrated
 from hydroda.choice import FILTER, NETWORKS
 from hydroda.domain import store_of
 from hydroda.progress import Progress
-from hydroda.reproduction.sun2026_plan import FIRST_HOURS, MEMBERS, THINNED, River, Study, time_of
+from hydroda.reproduction.sun2026_plan import FIRST_HOURS, MEMBERS, RIVERS, THINNED, River, Study, time_of
 from hydroda.reproduction.sun2026_scores import BY_SEED, ENKF, UKF_1H
 from hydroda.schema import LEADS
 from hydroda.settings import Filter, Settings
@@ -87,6 +87,20 @@ def variant(settings: Settings, name: str, row: Row, folder: Path, progress: Pro
     return one
 
 
+def calibrate(settings: Settings, name: str, study: Study, progress: Progress) -> None:
+    """Calibrates a river of a deployment on its years. Raises ValueError where it cannot be."""
+    river = RIVERS[name]
+    start, end = time_of(river.taught[0]), time_of(river.validated)
+    how = {"validation": river.validation, "effort": study.search}
+    require(steps.calibrate(settings, [name], start, end, progress=progress, **how))  # type: ignore[arg-type]
+
+
+def require(found: Sequence[steps.Calibration]) -> None:
+    """Raises ValueError, saying why, where one was not calibrated or trained."""
+    if failed := [each.summary for each in found if each.failed]:
+        raise ValueError("; ".join(failed))
+
+
 def restored(settings: Settings, name: str) -> Calibrated:
     """What was found of a river of a deployment, which is calibrated."""
     content = store_of(settings).read_parameters(name)
@@ -122,11 +136,10 @@ def _issued(path: Path, one: Settings, base: Calibrated, kept: Calibrated | None
 def _of_several(
     several: Settings, one: Settings, base: Calibrated, kept: Calibrated | None, progress: Progress
 ) -> Calibrated:
-    """With the networks of a deployment of several rivers."""
-    theirs = restored(several, base.station)
+    """With the networks of a deployment of several rivers, and the model they are for."""
     weights = store_of(several).weights_path(base.station).read_bytes()
     files.replace(store_of(one).weights_path(base.station), weights)
-    return _by_networks(replace(base, taught=theirs.taught))
+    return _by_networks(restored(several, base.station))
 
 
 def _taught(
@@ -142,9 +155,7 @@ def _taught(
     if kept is None or kept.taught is None:
         store_of(one).write_parameters(base.station, replace(base, taught=None).content())
         start, end = time_of(river.taught[0]), time_of(river.validated)
-        (done,) = steps.train(one, [base.station], start, end, progress=progress, effort=effort, design=design)
-        if done.failed:
-            raise ValueError(done.summary)
+        require(steps.train(one, [base.station], start, end, progress=progress, effort=effort, design=design))
         kept = restored(one, base.station)
     return _by_networks(kept)
 

@@ -1,0 +1,102 @@
+"""Which model a catchment is calibrated with, and that catchments of different models are forecast together."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import CALIBRATED_UNTIL, EFFORT, FIRST, START
+
+from hydroda import calibrated, correction, domain, fitting, netcdf, steps
+from hydroda.calibrated import Calibrated
+from hydroda.fitting import Fitted
+from hydroda.schema import LEADS
+from hydroda.settings import Model
+from hydroda.units import HOUR
+
+TUNED_FROM, VALIDATION = START + 20 * 24 * HOUR, START + 80 * 24 * HOUR
+BOTH = Model(alternatives=("hbv.lagged",))
+
+
+def fitted(name: str, *shares: float) -> Fitted:
+    """A model whose squared errors are so great where it was searched and elsewhere, in each of three quarters."""
+    return Fitted(name, None, None, None, tuple(np.full((3, LEADS.size), share) for share in shares))
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "taken"),
+    [
+        ((0.2, 0.3), (0.19, 0.28), "b"),
+        ((0.2, 0.3), (0.19, 0.299), "a"),  # better by hardly in the hours it did not see
+        ((0.2, 0.3), (0.199, 0.2), "a"),  # and in those it did
+        ((0.2, 0.3), (0.1, 0.4), "a"),
+        ((0.2,), (0.19,), "b"),  # without validation the hours of the search decide
+        ((0.2,), (0.199,), "a"),
+    ],
+)
+def test_another_model_is_taken_where_it_is_clearly_better_everywhere(own, other, taken):
+    assert fitting._chosen([fitted("a", *own), fitted("b", *other)]).name == taken
+
+
+def test_the_best_of_those_that_are_better_is_taken_and_alone_the_first():
+    tried = [fitted("a", 0.2, 0.2), fitted("b", 0.18, 0.15), fitted("c", 0.15, 0.1), fitted("d", 0.3, 0.05)]
+    assert fitting._chosen(tried).name == "c"
+    assert fitting._chosen(tried[:1]).name == "a"
+
+
+def test_errors_are_those_of_the_last_error_carried_on():
+    """By hand, from hours apart: an error of one, of which half is left after so many hours."""
+    hours = np.datetime64("2003-01-01T00", "ns") + np.arange(200) * HOUR
+    observed = np.where(np.arange(200) % 2, 3.0, 2.0)
+    record = SimpleNamespace(hours=hours, observed=observed, scored=np.arange(200) >= 20)
+    half = correction.Correction((1.0,) * 366, 1 / np.log(2.0), 0.0, 0.0, 0.1, 0.0, 0.0)
+    errors = fitting._carried_on(record, observed - 1.0, half, np.arange(200) >= 100)
+    assert errors.shape == (1, LEADS.size)
+    np.testing.assert_allclose(errors[0], (1 - 0.5**LEADS) ** 2 / 0.25, rtol=1e-12)
+    record.observed[150:] = np.nan  # in the parts that have none nothing is known
+    again = fitting._carried_on(record, np.where(np.arange(200) % 2, 2.0, 1.0), half, np.arange(200) >= 100)
+    np.testing.assert_allclose(again[0], (1 - 0.5**LEADS) ** 2 / 0.25, rtol=1e-12)
+
+
+def test_models_are_tried_by_the_same_search_and_what_became_of_them_is_told(settings, monkeypatch):
+    """What the first finds does not depend on there being others, and one that is taken is used from then on."""
+    store = domain.store_of(settings)
+
+    def calibrate(model: Model) -> tuple[Calibrated, str]:
+        own = settings.model_copy(update={"model": model})
+        (done,) = steps.calibrate(
+            own, ["ach"], TUNED_FROM, CALIBRATED_UNTIL, validation=VALIDATION, effort=EFFORT, progress=told
+        )
+        assert not done.failed
+        return calibrated.restore(store.read_parameters("ach")), done.summary
+
+    seen = []
+
+    def told(fraction, text):
+        seen.append((fraction, text))
+
+    monkeypatch.setattr(fitting, "_chosen", lambda tried: tried[0])
+    alone, quiet = calibrate(Model())
+    first, said = calibrate(BOTH)
+    assert first.parameters == alone.parameters and first.errors == alone.errors
+    assert "last error carried on" not in quiet
+    assert "(with the last error carried on hbv.lagged errs" in said and "elsewhere)" in said
+    assert {*first.report["models_tried"]} == {"hbv.hourly", "hbv.lagged"}
+    assert all(len(losses) == 2 for losses in first.report["models_tried"].values())
+    monkeypatch.setattr(fitting, "_chosen", lambda tried: tried[-1])
+    seen.clear()
+    other, said = calibrate(BOTH)
+    assert other.model == "hbv.lagged" and "hbv.lagged alone NSE" in said and "hbv.hourly errs" in said
+    assert {"delay", "routing_time"} <= set(other.parameters) and "underway" in other.errors
+    fractions = [fraction for fraction, _ in seen]
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+    assert any("hbv.lagged, model" in text for _, text in seen)
+    done = steps.run(settings, FIRST)  # beside one of another model
+    assert done.state == "ok"
+    product = netcdf.read(done.files[0])
+    assert np.isfinite(product.discharge.values).all()
+    assert "model hbv.hourly, hbv.lagged," in product.attrs["source"]
+
+
+def test_a_station_that_fails_is_named_once(settings):
+    (done,) = steps.calibrate(settings, ["ach"], CALIBRATED_UNTIL - 24 * HOUR, CALIBRATED_UNTIL, effort=EFFORT)
+    assert done.failed and done.summary.count("ach:") == 1
