@@ -36,14 +36,20 @@ class Effort:
 
 class Fitted(NamedTuple):
     """A model fitted to a record: its name, the record with the weather it needs, its parameters and open loop, the
-    baselines beside that; and the squared errors (quarter, 24) of the open loop with its last error carried on, over
-    the variance of what was observed, in the hours it was searched on and, if there are any, in those it was not."""
+    baselines beside that; and the mean loss of leads of the open loop with its last error carried on, in the hours it
+    was searched on and, if there are any, in those it was not, and how many these are."""
 
     name: str
     record: Record
     model: ModelFit
     baselines: Correction
-    errors: tuple[np.ndarray, ...]
+    losses: tuple[float, ...]
+    hours: tuple[int, ...]
+
+    @property
+    def loss(self) -> float:
+        """Of all hours, as parameters are chosen by them too."""
+        return float(np.average(self.losses, weights=self.hours))
 
 
 def fit(
@@ -93,13 +99,14 @@ def fit(
     )
     batch = batch_of(judging.apart(found), settings)
     best = judging.judged(batch, past, found, catchment.area_km2, archived=record.archived)
+    losses = {each.name: each.loss for each in tried}
     progress(1.0, "done")
     return replace(
         found,
         choice=best.choice,
         between=best.between,
         spread=best.spread,
-        report=_report(settings, start, validation, end, own.model, best) | {"models_tried": _losses(tried)},
+        report=_report(settings, start, validation, end, own.model, best) | {"models_tried": losses},
     )
 
 
@@ -130,12 +137,12 @@ def _fitted(
     flows = (m3_per_second(flow[record.scored], catchment.area_km2) for flow in (record.observed, open_loop))
     baselines = correction.fit(catchment.id, record.hours[record.scored], *flows)
     judged = (searched, unseen) if unseen.any() else (searched,)
-    errors = tuple(_carried_on(record, open_loop, baselines, some) for some in judged)
-    return Fitted(name, record, model, baselines, errors)
+    losses = tuple(_carried_on(record, open_loop, baselines, some) for some in judged)
+    return Fitted(name, record, model, baselines, losses, tuple(int(some.sum()) for some in judged))
 
 
-def _carried_on(record: Record, open_loop: np.ndarray, baselines: Correction, some: np.ndarray) -> np.ndarray:
-    """Squared errors (quarter, 24) of the open loop (T,) with its last error carried on, from `some` hours (T,) on."""
+def _carried_on(record: Record, open_loop: np.ndarray, baselines: Correction, some: np.ndarray) -> float:
+    """Mean loss of leads of the open loop (T,) with its last error carried on, from `some` hours (T,) on."""
     issue = np.flatnonzero(some)
     issue = issue[issue < open_loop.size - LEADS.size]
     at = issue[:, None] + LEADS
@@ -144,28 +151,15 @@ def _carried_on(record: Record, open_loop: np.ndarray, baselines: Correction, so
     made = correction.apply("decaying_error", [baselines], record.hours[issue], LEADS, ahead, *newest)
     square = (made[..., 0] - record.observed[at]) ** 2 / np.nanvar(record.observed[record.scored])
     parts = np.array_split(square, quarters.number(issue.size))
-    return np.stack([np.nanmean(part, 0) for part in parts if np.isfinite(part).any(0).all()])
-
-
-def _chosen(tried: Sequence[Fitted]) -> Fitted:
-    """The first, unless forecasts of another err clearly less in hours searched on and in those that were not: chance
-    makes one better in either."""
-    usual, *others = tried
-
-    def better(other: Fitted) -> bool:
-        pairs = zip(other.errors, usual.errors, strict=True)
-        return all(_loss(own) < _loss(theirs) - quarters.HARDLY for own, theirs in pairs)
-
-    return min(filter(better, others), key=lambda own: _loss(np.concatenate(own.errors)), default=usual)
-
-
-def _loss(errors: np.ndarray) -> float:
+    errors = np.stack([np.nanmean(part, 0) for part in parts if np.isfinite(part).any(0).all()])
     return float(quarters.loss(errors).mean())
 
 
-def _losses(tried: Sequence[Fitted]) -> dict[str, list[float]]:
-    """By model, in hours searched on and in others, the mean loss of leads."""
-    return {own.name: [_loss(errors) for errors in own.errors] for own in tried}
+def _chosen(tried: Sequence[Fitted]) -> Fitted:
+    """The first, unless the forecasts of another err clearly less."""
+    usual = tried[0]
+    best = min(tried, key=lambda each: each.loss)
+    return best if best.loss < usual.loss - quarters.HARDLY else usual
 
 
 def _tuned_apart(
@@ -270,8 +264,6 @@ def _instead(found: Calibrated) -> str:
     """How much more the models err that were not taken, in words; nothing where no other was tried."""
     tried = dict(found.report["models_tried"])
     own = tried.pop(found.model)
-    said = []
-    for name, losses in tried.items():
-        more = [f"{100.0 * np.expm1(loss - least):+.0f} %" for loss, least in zip(losses, own, strict=True)]
-        said.append(f"{name} errs {' where it was searched and '.join(more)}{' elsewhere' * (len(more) - 1)}")
-    return f" (with the last error carried on {'; '.join(said)})" if said else ""
+    more = {name: 100.0 * np.expm1(loss - own) for name, loss in tried.items()}
+    said = [f"{name} errs {abs(share):.1f} % {'more' if share > 0 else 'less'}" for name, share in more.items()]
+    return f" (without a filter {', '.join(said)})" if said else ""
