@@ -135,8 +135,9 @@ def learned(
     for pupil in every:
         if (pupil.found.model, pupil.found.temperature) != (pupils[0].found.model, pupils[0].found.temperature):
             raise ValueError(
-                f"{pupil.catchment.id} has not the model of {pupils[0].catchment.id} (with snow or without), and no "
-                "networks can be of both; train it apart"
+                f"{pupil.catchment.id} has not the model of {pupils[0].catchment.id} ({pupil.found.model} and "
+                f"{pupils[0].found.model}, with snow or without), and no networks can be of both; train it apart, or "
+                "calibrate both without alternatives to their model"
             )
     records = [_prepared(settings, store, pupil, effort, several=len(every) > 1) for pupil in every]
     taught, unseen = records[: len(pupils)], records[len(pupils) :]

@@ -2,13 +2,12 @@
 call these and nothing else. Heavy libraries are loaded by the step that needs them.
 """
 
-import hashlib
 import importlib
 import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -24,13 +23,12 @@ from hydroda.schema import hours
 from hydroda.settings import Catchment, Settings
 from hydroda.sources import csv_file, drop_folder
 from hydroda.store import Counts
-from hydroda.units import HOUR, iso, parse_utc, utc_now
+from hydroda.units import HOUR, utc_now
 
 if TYPE_CHECKING:
     from hydroda.inspection import Finding
-    from hydroda.learning import Effort, Lesson, Pupil
+    from hydroda.learning import Effort
     from hydroda.operation import Done
-    from hydroda.store import Store
 
 log = logging.getLogger(__name__)
 REAL_DATA = "../shared/data"
@@ -207,66 +205,19 @@ def train(
     learn the model's `parameters` too if that is asked for, and correct the `rain`. `design` says what networks do (see
     `designs`); without one both are trained, and that is kept with which forecasts err less.
     """
-    from hydroda import learning
+    from hydroda import learning, teaching
 
-    store = store_of(settings)
     results: list[Calibration] = []
     lessons = [(tuple(stations), tuple(unseen))] if together else [((station,), ()) for station in stations]
+    how = effort or learning.Effort(parameters=parameters, rain=rain)
     for i, (taught, others) in enumerate(lessons):
-        path = store.weights_path(taught[0])
-        checkpoint = path.with_name(f".{path.name}{'.together' if together else ''}.training")
-        told = among(progress, i, len(lessons), ", ".join(taught))
+        told, every = among(progress, i, len(lessons), ", ".join(taught)), (*taught, *others)
         try:
-            pupils = [_pupil(settings, store, station, start, end) for station in (*taught, *others)]
-            own, rest = pupils[: len(taught)], pupils[len(taught) :]
-            how = effort or learning.Effort(parameters=parameters, rain=rain)
-            found = learning.learned(settings, store, own, rest, how, design, checkpoint, told)
+            said = teaching.teach(settings, taught, others, (start, end), how, design, told, together=together)
+            results += map(Calibration, every, said)
         except ValueError as error:
-            results += [Calibration(each, f"not trained: {error}", failed=True) for each in (*taught, *others)]
-            continue
-        results += [_keep(settings, store, *each, taught) for each in zip(pupils, found, strict=True)]
-        for done in checkpoint.parent.glob(f"{checkpoint.name}.*"):
-            done.unlink()
+            results += [Calibration(each, f"not trained: {error}", failed=True) for each in every]
     return results
-
-
-def _pupil(
-    settings: Settings,
-    store: "Store",
-    station: str,
-    start: np.datetime64 | None,
-    end: np.datetime64 | None,
-) -> "Pupil":
-    """A calibrated catchment with the times of its training. Raises ValueError."""
-    from hydroda import learning
-
-    content = store.read_parameters(station)
-    if content is None:
-        raise ValueError(f"{station}: is not calibrated; hydroda calibrate first")
-    found = replace(calibrated.restore(content), taught=None)
-    first, last = (
-        parse_utc(found.report[name]) if given is None else given for name, given in (("start", start), ("end", end))
-    )
-    if not first < last:
-        raise ValueError(f"{station}: training would start {iso(first)} and end {iso(last)}, which is not later")
-    return learning.Pupil(settings.catchment(station), found, first, last)
-
-
-def _keep(
-    settings: Settings, store: "Store", pupil: "Pupil", lesson: "Lesson", taught_on: Sequence[str]
-) -> Calibration:
-    """Puts what was learned for a catchment into the store."""
-    from hydroda import training
-
-    found, station = pupil.found, pupil.found.station
-    report = {"start": iso(pupil.start), "end": iso(pupil.end)} | lesson.report()
-    report |= {"taught_on": list(taught_on), "filter": settings.filter.model_dump(mode="json")}
-    path = store.weights_path(station)
-    training.save(path, lesson.weights, {"station": station, "model": found.model} | report)
-    taught, judged = calibrated.Taught(hashlib.sha256(path.read_bytes()).hexdigest(), report), lesson.judged
-    own = replace(found, choice=judged.choice, between=judged.between, spread=judged.spread, taught=taught)
-    store.write_parameters(station, own.content())
-    return Calibration(station, lesson.summary(station))
 
 
 def uncalibrated(settings: Settings) -> list[str]:

@@ -45,6 +45,7 @@ MEETING = {
     "history",
     "judging",
     "reforecasts",
+    "teaching",
     "drift",
     "learning",
     "retuning",
