@@ -36,20 +36,13 @@ class Effort:
 
 class Fitted(NamedTuple):
     """A model fitted to a record: its name, the record with the weather it needs, its parameters and open loop, the
-    baselines beside that; and the mean loss of leads of the open loop with its last error carried on, in the hours it
-    was searched on and, if there are any, in those it was not, and how many these are."""
+    baselines beside that; and the loss of the open loop with its last error carried on, mean of leads and hours."""
 
     name: str
     record: Record
     model: ModelFit
     baselines: Correction
-    losses: tuple[float, ...]
-    hours: tuple[int, ...]
-
-    @property
-    def loss(self) -> float:
-        """Of all hours, as parameters are chosen by them too."""
-        return float(np.average(self.losses, weights=self.hours))
+    loss: float
 
 
 def fit(
@@ -119,15 +112,15 @@ def _fitted(
     effort: tuple[int, int],
     progress: Progress,
 ) -> Fitted:
-    unseen = np.zeros(record.hours.size, bool) if validation is None else record.hours >= validation
-    searched = record.scored & ~unseen
+    unseen = None if validation is None else record.hours >= validation
+    searched = record.scored if unseen is None else record.scored & ~unseen
     generations, population = effort
     model = fit_model(
         record.model,
         record.forcing,
         record.observed,
         searched,
-        unseen if unseen.any() else None,
+        unseen,
         seed=settings.filter.seed,
         generations=generations,
         population=population,
@@ -136,9 +129,10 @@ def _fitted(
     open_loop = runoff(record.model, model.parameters, model.states)
     flows = (m3_per_second(flow[record.scored], catchment.area_km2) for flow in (record.observed, open_loop))
     baselines = correction.fit(catchment.id, record.hours[record.scored], *flows)
-    judged = (searched, unseen) if unseen.any() else (searched,)
-    losses = tuple(_carried_on(record, open_loop, baselines, some) for some in judged)
-    return Fitted(name, record, model, baselines, losses, tuple(int(some.sum()) for some in judged))
+    judged = [searched] if unseen is None else [searched, unseen]
+    losses = [_carried_on(record, open_loop, baselines, some) for some in judged]
+    loss = float(np.average(losses, weights=[some.sum() for some in judged]))
+    return Fitted(name, record, model, baselines, loss)
 
 
 def _carried_on(record: Record, open_loop: np.ndarray, baselines: Correction, some: np.ndarray) -> float:
