@@ -595,7 +595,9 @@ def test_training_learns_what_is_wrong(name, tmp_path, monkeypatch):
     assert (scores[-1] < scores[0]).all() and not state.skipped.any()
 
 
-def test_the_design_whose_forecasts_err_less_is_kept_and_one_that_fails_left_out(settings, tmp_path, monkeypatch):
+def test_the_gain_is_kept_unless_the_other_is_clearly_better_and_a_design_that_fails_left_out(
+    settings, tmp_path, monkeypatch
+):
     ratios, effort = {GAIN: (0.9, 1.3), LEVELS: (1.0, 1.0)}, learning.Effort()
     pupil = learning.Pupil(None, SimpleNamespace(model="hbv", temperature=False), None, None)
 
@@ -620,6 +622,8 @@ def test_the_design_whose_forecasts_err_less_is_kept_and_one_that_fails_left_out
     assert [lesson.design for lesson in best] == [LEVELS, LEVELS] and best[0].tried == {GAIN: 1.1, LEVELS: 1.0}
     assert "networks are of design levels (what would be issued with gain 1.100)" in best[0].summary("ach")
     assert learned(GAIN)[0].tried == {GAIN: 0.9}
+    ratios[LEVELS] = (1.0, 1.17)
+    assert [lesson.design for lesson in learned(None, 2)] == [GAIN, GAIN]  # 1.085 is hardly less than 1.1
     ratios.pop(LEVELS)
     assert learned(None, 2)[0].tried == {GAIN: 1.1}
     with pytest.raises(ValueError, match="not levels"):

@@ -22,7 +22,7 @@ from hydroda.history import record_of
 from hydroda.progress import Progress, among
 from hydroda.reproduction import sun2026_report
 from hydroda.reproduction.sun2026_plan import DAY, FULL, QUICK, RIVERS, Study, time_of
-from hydroda.reproduction.sun2026_rows import calibrate, require, rows, variant
+from hydroda.reproduction.sun2026_rows import calibrate, require, restored, rows, variant
 from hydroda.reproduction.sun2026_scores import Result, scored
 from hydroda.reproduction.sun2026_together import together
 from hydroda.schema import LEADS
@@ -56,7 +56,9 @@ def reproduce(data: Path, folder: Path, *, quick: bool = False, progress: Progre
         told = among(among(progress, 1, 2, "rows"), i, count, name)
         making, testing = among(told, 0, 2, ROWS), among(told, 1, 2, "test")
         results += _results(settings, name, folder / name / ROWS, study, shared, making, testing)
-    periods = {name: RIVERS[name].told(study.days) for name in study.rivers}
+    periods = {
+        name: f"{RIVERS[name].told(study.days)}; {restored(one, name).model}" for name, one in deployments.items()
+    }
     text = sun2026_report.page(results, periods, rain, study.told())
     paths = sun2026_report.write(folder, text, results)
     progress(1.0, "done")

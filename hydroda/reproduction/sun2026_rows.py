@@ -23,7 +23,7 @@ from hydroda.verification import Sample
 
 LINKED = ("observations", "forecasts")
 FIRST = f"gain_leads_{FIRST_HOURS[0]}_to_{FIRST_HOURS[-1]}"
-GAIN_ALL, OWN_PARAMETERS = "gain_all_leads", "own_parameters"
+ALL_LEADS, OWN_PARAMETERS = "_all_leads", "own_parameters"
 TOGETHER, UNSEEN = "taught_together", "taught_elsewhere"
 
 
@@ -53,12 +53,21 @@ def rows(
     if shared is not None and name in {each.id for each in shared[0].catchments}:
         called = UNSEEN if name == shared[1] else TOGETHER
         joint = (Row(called, _one(called, NETWORKS), own, partial(_of_several, shared[0])),)
-    gain = Row(GAIN_ALL, _one(GAIN_ALL, NETWORKS), own, partial(_taught, river, study.training, designs.GAIN))
+    others = (
+        Row(
+            f"{other}{ALL_LEADS}",
+            _one(f"{other}{ALL_LEADS}", NETWORKS),
+            own,
+            partial(_taught, river, study.training, other),
+        )
+        for other in designs.DESIGNS
+        if other != design
+    )
     return (
         Row(UKF_1H, _one(UKF_1H, FILTER), own, partial(_retuned, river, study.search.filter, leads=(1,))),
         Row(ENKF, _one(ENKF, FILTER), enkf, partial(_retuned, river, study.ensemble, thinned=THINNED)),
         Row("networks", _each, own, partial(_issued, path)),
-        *(() if design == designs.GAIN else (gain,)),
+        *others,
         Row(FIRST, _one(FIRST, NETWORKS), own, partial(_taught, river, first, designs.GAIN)),
         Row(OWN_PARAMETERS, _one(OWN_PARAMETERS, NETWORKS), own, partial(_taught, river, adjusted, design)),
         *joint,
