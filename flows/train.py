@@ -21,7 +21,7 @@ def calibrate(config: str, station: str, start: str, end: str, validation_start:
 
 @task(task_run_name="train networks of {stations}", cache_policy=NO_CACHE)
 def train_networks(
-    config: str, stations: list[str], start: str, end: str, design: str | None, parameters: bool, together: bool
+    config: str, stations: list[str], start: str, end: str, design: str, parameters: bool, together: bool
 ) -> str:
     """The networks of calibrated catchments and their share in the forecasts of each, in words."""
     period = (parse_utc(time) for time in (start, end))
@@ -44,12 +44,12 @@ def train(
     stations: list[str] | None = None,
     validation_start: str | None = None,
     networks: bool = False,
-    design: str | None = None,
+    design: str = "gain",
     parameters: bool = False,
     together: bool = False,
 ) -> State:
     """Calibrate the named catchments (all, if none is named) on a period; with `networks`, train those too, of a design
-    or the better of both, perhaps with model parameters of their own, or one set for all `together` (`hydroda train
+    or the best, perhaps with model parameters of their own, or one set for all `together` (`hydroda train
     --help`)."""
     ids = stations or [catchment.id for catchment in load(Path(config)).catchments]
     calibrations = {

@@ -182,7 +182,7 @@ def train(
     *stations: str,
     start: str | None = None,
     end: str | None = None,
-    design: Literal["gain", "levels"] | None = None,
+    design: Literal["gain", "levels", "best"] = "gain",
     parameters: bool = False,
     rain: bool = False,
     together: bool = False,
@@ -208,7 +208,7 @@ def train(
         Last hour; without it, that of the calibration.
     design
         What networks do: give the gain of their own run of the model, or set the error levels of the filter, run again
-        with them, hour by hour; without it both are trained, and the gain is kept unless the other is clearly better.
+        with them, hour by hour; for the best both are trained, and the gain is kept unless the other is clearly better.
     parameters
         Whether each network learns parameters of the model too, within their bounds, for its own run of it.
     rain

@@ -18,6 +18,7 @@ from hydroda.filters.recipe import Build
 from hydroda.schema import LEADS
 
 GAIN, LEVELS = "gain", "levels"
+BEST = "best"  # of these
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Effort:
     each network learns parameters of the model too, and whether it may correct the error of the rain."""
 
     networks: int = 3
-    steps: int = 200
+    steps: int = 400
     windows: int = 24
     rate: float = 2e-3
     leads: tuple[int, ...] = tuning.EVERY_LEAD
@@ -120,12 +120,12 @@ def learned(
     pupils: Sequence[Pupil],
     others: Sequence[Pupil],
     effort: Effort,
-    design: str | None,
+    design: str,
     checkpoint: Path,
     progress: Progress,
 ) -> list[Lesson]:
     """Networks, the same for all pupils, trained on them and judged for each, and for `others` they are not trained on;
-    in this order. They are of the design that is asked for, or else of the first, which costs least, unless what is
+    in this order. They are of the design that is asked for; the best is the first, which costs least, unless what is
     issued with another errs clearly less.
 
     Where there are several catchments the networks are told static attributes of each. A design the filter does not go
@@ -142,7 +142,7 @@ def learned(
             )
     records = [_prepared(settings, store, pupil, effort, several=len(every) > 1) for pupil in every]
     taught, unseen = records[: len(pupils)], records[len(pupils) :]
-    names = tuple(designs.DESIGNS) if design is None else (design,)
+    names = tuple(designs.DESIGNS) if design == designs.BEST else (design,)
     found, failed = {}, []
     for i, name in enumerate(names):
         told, path = among(progress, i, len(names), name), checkpoint.with_name(f"{checkpoint.name}.{name}")

@@ -191,7 +191,7 @@ def train(
     *,
     progress: Progress = silent,
     effort: "Effort | None" = None,
-    design: str | None = None,
+    design: str = "gain",
     parameters: bool = False,
     rain: bool = False,
     together: bool = False,
@@ -203,7 +203,7 @@ def train(
     training that was interrupted goes on where it was. `together` makes one set of networks for all of them, and for
     those `unseen`, which they are not trained on. `effort` is a `learning.Effort`, how to train; without one networks
     learn the model's `parameters` too if that is asked for, and correct the `rain`. `design` says what networks do (see
-    `designs`); without one both are trained, and the gain is kept unless forecasts with the other err clearly less.
+    `designs`): for the "best" both are trained, and the gain is kept unless forecasts with the other err clearly less.
     """
     from hydroda import learning, teaching
 

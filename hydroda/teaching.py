@@ -23,7 +23,7 @@ def teach(
     unseen: Sequence[str],
     times: Times,
     effort: Effort,
-    design: str | None,
+    design: str,
     progress: Progress,
     *,
     together: bool = False,

@@ -617,14 +617,14 @@ def test_the_gain_is_kept_unless_the_other_is_clearly_better_and_a_design_that_f
 
     monkeypatch.setattr(learning, "learn", learn)
     monkeypatch.setattr(learning, "_prepared", lambda *_, **__: None)
-    assert [lesson.design for lesson in learned(None)] == [GAIN, GAIN]  # the second is not taught, and has no say
-    best = learned(None, 2)
+    assert [lesson.design for lesson in learned("best")] == [GAIN, GAIN]  # the second is not taught, and has no say
+    best = learned("best", 2)
     assert [lesson.design for lesson in best] == [LEVELS, LEVELS] and best[0].tried == {GAIN: 1.1, LEVELS: 1.0}
     assert "networks are of design levels (what would be issued with gain 1.100)" in best[0].summary("ach")
     assert learned(GAIN)[0].tried == {GAIN: 0.9}
     ratios[LEVELS] = (1.0, 1.17)
-    assert [lesson.design for lesson in learned(None, 2)] == [GAIN, GAIN]  # 1.085 is hardly less than 1.1
+    assert [lesson.design for lesson in learned("best", 2)] == [GAIN, GAIN]  # 1.085 is hardly less than 1.1
     ratios.pop(LEVELS)
-    assert learned(None, 2)[0].tried == {GAIN: 1.1}
+    assert learned("best", 2)[0].tried == {GAIN: 1.1}
     with pytest.raises(ValueError, match="not levels"):
         learned(LEVELS)

@@ -362,7 +362,7 @@ def test_the_command_scores_a_deployment_that_is_there(alone, tmp_path, monkeypa
     assert {r["nse"]["persistence"][0] for r in found.values()} == {found["none"]["nse"]["persistence"][0]}
     for nse in (r["nse"] for r in found.values()):
         # all were taught the same here: those of each seed apart have their mean
-        for name in ("levels_all_leads", "gain_leads_1_to_3", "own_parameters"):
+        for name in ("error_levels", "gain_leads_1_to_3", "own_parameters"):
             assert nse[name] == pytest.approx(nse["networks"], abs=1e-4)
         several = {tuple(nse[name]) for name in ("filter", "ukf_1h", "enkf", "seed_1", "seed_2", "networks")}
         assert len(several) == 6 and np.isfinite(np.array([*several], float)).all()
@@ -378,7 +378,7 @@ def test_rows_are_of_the_calibration_that_is_there(alone):
     taught(settings)
     study = replace(sun2026.QUICK, search=Effort(filter=(1, 5)))
     ukf, _, networks, *others = sun2026_rows.rows(settings, "ach", SMALLEST, study)
-    assert [row.name for row in others] == ["levels_all_leads", "gain_leads_1_to_3", "own_parameters"]
+    assert [row.name for row in others] == ["error_levels", "gain_leads_1_to_3", "own_parameters"]
     assert ukf.name == "ukf_1h" and networks.name == "networks"
 
     def parameters(row: sun2026_rows.Row) -> calibrated.Calibrated:
@@ -398,10 +398,6 @@ def test_rows_are_of_the_calibration_that_is_there(alone):
     seen = replace(ukf, made=lambda one, base, kept, progress: base if kept is None else pytest.fail("of another"))
     assert parameters(seen).report["nse"] == 0.0
     assert {*sum(parameters(networks).choice.values(), ())} == {"networks"}
-    levels = replace(base, taught=replace(base.taught, report=base.taught.report | {"design": "levels"}))
-    store_of(settings).write_parameters("ach", levels.content())
-    names = [row.name for row in sun2026_rows.rows(settings, "ach", SMALLEST, study)]
-    assert names[3:] == ["gain_all_leads", "gain_leads_1_to_3", "own_parameters"]
 
 
 def test_several_rivers_are_taught_at_once_and_one_is_not(settings, tmp_path, monkeypatch):

@@ -89,9 +89,9 @@ class Study:
             f"and, in a row of its own, for 1 h alone; of the EnKF with {MEMBERS} members: {theirs}, for all leads, on "
             f"every {THINNED}rd stretch of 30 days. Networks: "
             f"{taught.networks} {'seed' if taught.networks == 1 else 'seeds'}, {taught.steps} steps of "
-            f"{taught.windows} windows each, each network trained on all but a third of the hours to the end of "
-            "validation, and the best in that third kept; all leads count alike in their loss, in a row of its own "
-            f"only {FIRST_HOURS[0]} to {FIRST_HOURS[-1]} h."
+            f"{taught.windows} windows each (half as many, which take as long, with error levels), each network "
+            "trained on all but a third of the hours to the end of validation, and the best in that third kept; all "
+            f"leads count alike in their loss, in a row of its own only {FIRST_HOURS[0]} to {FIRST_HOURS[-1]} h."
         )
 
 

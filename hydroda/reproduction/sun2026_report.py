@@ -52,12 +52,11 @@ def page(
         "One forecast every hour of the test period of each catchment, scored at leads "
         f"{', '.join(map(str, LEADS))} h, all methods on the same hours. *hydroda* is what is issued: the mean of UKF "
         "and networks, or at some leads the UKF, networks, or a baseline, where that was better in hours that neither "
-        f"UKF nor networks were tuned to, or of late. Baselines: {baselines}. Networks are trained in two designs, a "
-        "learned gain and learned error levels of the UKF, and the first is kept unless forecasts with the second err "
-        "clearly less in such hours; *networks* is the mean of several seeds, each of which has a row too. Other rows: "
-        "the design that was not kept, a gain whose loss knew the first hours only, networks that learn parameters of "
-        "the model too, and a learned gain for several rivers at once, those whose model is without snow, in the same "
-        "model for all, trained on all of these but the last (taught together, and elsewhere).",
+        f"UKF nor networks were tuned to, or of late. Baselines: {baselines}. Networks give a learned "
+        "gain; *networks* is the mean of several seeds, each of which has a row too. Other rows: networks that set the "
+        "error levels of the UKF hour by hour, a gain whose loss knew the first hours only, networks that learn "
+        "parameters of the model too, and a learned gain for several rivers at once, those whose model is without "
+        "snow, in the same model for all, trained on all of these but the last (taught together, and elsewhere).",
         efforts,
         "## Against the best classical method",
         ratio_table(results),

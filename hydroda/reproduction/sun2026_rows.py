@@ -23,7 +23,7 @@ from hydroda.verification import Sample
 
 LINKED = ("observations", "forecasts")
 FIRST = f"gain_leads_{FIRST_HOURS[0]}_to_{FIRST_HOURS[-1]}"
-ALL_LEADS, OWN_PARAMETERS = "_all_leads", "own_parameters"
+LEVELS, OWN_PARAMETERS = "error_levels", "own_parameters"
 TOGETHER, UNSEEN = "taught_together", "taught_elsewhere"
 
 
@@ -45,31 +45,20 @@ def rows(
     they are not trained on."""
     own, path = settings.filter, store_of(settings).weights_path(name)
     enkf = own.model_copy(update={"name": "ensemble.enkf", "options": {"members": MEMBERS}})
-    first, adjusted = replace(study.training, leads=FIRST_HOURS), replace(study.training, parameters=True)
-    taught = restored(settings, name).taught
-    assert taught is not None
-    design = taught.report["design"]
+    effort = study.training
+    first, adjusted = replace(effort, leads=FIRST_HOURS), replace(effort, parameters=True)
+    as_long = replace(effort, steps=effort.steps // 2)  # a step with error levels costs twice one with a gain
     joint: tuple[Row, ...] = ()
     if shared is not None and name in {each.id for each in shared[0].catchments}:
         called = UNSEEN if name == shared[1] else TOGETHER
         joint = (Row(called, _one(called, NETWORKS), own, partial(_of_several, shared[0])),)
-    others = (
-        Row(
-            f"{other}{ALL_LEADS}",
-            _one(f"{other}{ALL_LEADS}", NETWORKS),
-            own,
-            partial(_taught, river, study.training, other),
-        )
-        for other in designs.DESIGNS
-        if other != design
-    )
     return (
         Row(UKF_1H, _one(UKF_1H, FILTER), own, partial(_retuned, river, study.search.filter, leads=(1,))),
         Row(ENKF, _one(ENKF, FILTER), enkf, partial(_retuned, river, study.ensemble, thinned=THINNED)),
         Row("networks", _each, own, partial(_issued, path)),
-        *others,
+        Row(LEVELS, _one(LEVELS, NETWORKS), own, partial(_taught, river, as_long, designs.LEVELS)),
         Row(FIRST, _one(FIRST, NETWORKS), own, partial(_taught, river, first, designs.GAIN)),
-        Row(OWN_PARAMETERS, _one(OWN_PARAMETERS, NETWORKS), own, partial(_taught, river, adjusted, design)),
+        Row(OWN_PARAMETERS, _one(OWN_PARAMETERS, NETWORKS), own, partial(_taught, river, adjusted, designs.GAIN)),
         *joint,
     )
 
