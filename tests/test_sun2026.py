@@ -221,7 +221,7 @@ def test_the_page_says_what_every_number_is_of(tmp_path):
     assert f"| networks, seed 1 | {' | '.join(['0.500'] * 8)} |" in text
     assert "Error levels of the UKF: 42 generations of 40, for all leads (and half as many without each third" in text
     assert "and, in a row of its own, for 1 h alone" in text
-    assert "the EnKF with 60 members: 20 generations of 24" in text and "Networks: 3 seeds, 200 steps" in text
+    assert "the EnKF with 60 members: 20 generations of 24" in text and "Networks: 3 seeds, 400 steps" in text
     assert (
         "| wye, rain as observed | 0.950 (0.900–1.000) |" in text and "| … against | UKF tuned for all leads |" in text
     )
