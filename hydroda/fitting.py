@@ -151,9 +151,8 @@ def _carried_on(record: Record, open_loop: np.ndarray, baselines: Correction, so
 
 def _chosen(tried: Sequence[Fitted]) -> Fitted:
     """The first, unless the forecasts of another err clearly less."""
-    usual = tried[0]
-    best = min(tried, key=lambda each: each.loss)
-    return best if best.loss < usual.loss - quarters.HARDLY else usual
+    named = {each.name: each for each in tried}
+    return named[quarters.best({name: each.loss for name, each in named.items()})]
 
 
 def _tuned_apart(

@@ -156,9 +156,7 @@ def learned(
         name: round(float(np.mean([lesson.ratios["issued"] for lesson in lessons[: len(pupils)]])), 4)
         for name, lessons in found.items()
     }
-    usual, best = next(iter(issued)), min(issued, key=issued.__getitem__)
-    kept = best if issued[best] < issued[usual] - quarters.HARDLY else usual
-    return [replace(lesson, tried=issued) for lesson in found[kept]]
+    return [replace(lesson, tried=issued) for lesson in found[quarters.best(issued)]]
 
 
 def learn(

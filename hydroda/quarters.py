@@ -1,6 +1,8 @@
 """Squared errors in which every quarter of a year has a say: by them models and filters are calibrated, and what is
 issued is chosen."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 QUARTER = 2190  # hours of a quarter of a year
@@ -22,3 +24,9 @@ def loss(errors: np.ndarray) -> np.ndarray:
     fitted to better.
     """
     return 0.5 * (np.log(errors.mean(0) + PERFECT) + np.log(errors + PERFECT).mean(0))
+
+
+def best(losses: Mapping[str, float]) -> str:
+    """The first name, unless the least loss is less by a difference that counts; then the name of that."""
+    usual, least = next(iter(losses)), min(losses, key=losses.__getitem__)
+    return least if losses[least] < losses[usual] - HARDLY else usual
