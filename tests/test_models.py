@@ -333,9 +333,7 @@ def test_what_is_not_a_number_stays_visible(row):
         x[3, 2, i] = np.nan
         for _ in range(5):
             x = row.model.step(x, u, p)
-            lasting = (
-                row.model.states[i].name != "underway"
-            )  # the water of one hour, passed on
+            lasting = row.model.states[i].name != "underway"  # the water of one hour, passed on
             assert torch.isnan(x[3, 2, i] if lasting else x[3, 2]).any()
         lost = torch.isnan(row.model.discharge(x, p))
         assert lost[3, 2].all()

@@ -21,7 +21,7 @@ from hydroda import settings as configuration
 from hydroda.history import record_of
 from hydroda.progress import Progress, among
 from hydroda.reproduction import sun2026_report
-from hydroda.reproduction.sun2026_plan import DAY, FULL, QUICK, RIVERS, Study, time_of
+from hydroda.reproduction.sun2026_plan import DAY, FULL, QUICK, RIVERS, Study
 from hydroda.reproduction.sun2026_rows import calibrate, require, restored, rows, variant
 from hydroda.reproduction.sun2026_scores import Result, scored
 from hydroda.reproduction.sun2026_together import together
@@ -135,8 +135,7 @@ def deployed(
             file.write(f"pet_mm_per_year = {river.pet}\n")
         settings = configuration.load(config)
     store = domain.store_of(settings)
-    start, end = time_of(river.taught[0]), time_of(river.validated)
-    likeness = degrade(settings, name, start, river.tested(study.days)[1])
+    likeness = degrade(settings, name, river.learned_on[0], river.tested(study.days)[1])
     if store.read_parameters(name) is None:
         told = among(progress, 0, 2, "calibrate")
         calibrate(settings, name, study, told)
@@ -144,7 +143,7 @@ def deployed(
     assert content is not None
     if calibrated.restore(content).taught is None:
         told = among(progress, 1, 2, "train")
-        require(steps.train(settings, [name], start, end, progress=told, effort=study.training))
+        require(steps.train(settings, [name], *river.learned_on, progress=told, effort=study.training))
     return settings, likeness
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hydroda import fitting, learning
+from hydroda import fitting, learning, quarters
 from hydroda.units import HOUR
 
 DAY = 24 * HOUR
@@ -23,6 +23,11 @@ class River:
     taught: tuple[str, str]
     validated: str
     test: tuple[str, str]
+
+    @property
+    def learned_on(self) -> tuple[np.datetime64, np.datetime64]:
+        """First and last hour of what is calibrated and trained on, validation included."""
+        return time_of(self.taught[0]), time_of(self.validated)
 
     @property
     def validation(self) -> np.datetime64:
@@ -84,9 +89,10 @@ class Study:
         return (
             f"Two models, with two routing reservoirs and with a lag and one reservoir, are calibrated by {model} "
             "candidates each; the second is taken where its open loop with the last error carried on has more than "
-            "2 % less loss to the end of validation, and not calibrated again for any row. Error levels of the UKF: "
-            f"{own}, for all leads (and half as many without each third of the record, to choose what is issued) "
-            f"and, in a row of its own, for 1 h alone; of the EnKF with {MEMBERS} members: {theirs}, for all leads, on "
+            f"{100 * quarters.HARDLY:.0f} % less loss to the end of validation, and not calibrated again for any row. "
+            f"Error levels of the UKF: {own}, for all leads (and half as many without each third of the record, to "
+            f"choose what is issued) and, in a row of its own, for 1 h alone; of the EnKF with {MEMBERS} members: "
+            f"{theirs}, for all leads, on "
             f"every {THINNED}rd stretch of 30 days. Networks: "
             f"{taught.networks} {'seed' if taught.networks == 1 else 'seeds'}, {taught.steps} steps of "
             f"{taught.windows} windows each (half as many, which take as long, with error levels), each network "

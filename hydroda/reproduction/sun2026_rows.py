@@ -15,7 +15,7 @@ from hydroda.calibrated import Calibrated
 from hydroda.choice import FILTER, NETWORKS
 from hydroda.domain import store_of
 from hydroda.progress import Progress
-from hydroda.reproduction.sun2026_plan import FIRST_HOURS, MEMBERS, RIVERS, THINNED, River, Study, time_of
+from hydroda.reproduction.sun2026_plan import FIRST_HOURS, MEMBERS, RIVERS, THINNED, River, Study
 from hydroda.reproduction.sun2026_scores import BY_SEED, ENKF, UKF_1H
 from hydroda.schema import LEADS
 from hydroda.settings import Filter, Settings
@@ -88,9 +88,8 @@ def variant(settings: Settings, name: str, row: Row, folder: Path, progress: Pro
 def calibrate(settings: Settings, name: str, study: Study, progress: Progress) -> None:
     """Calibrates a river of a deployment on its years. Raises ValueError where it cannot be."""
     river = RIVERS[name]
-    start, end = time_of(river.taught[0]), time_of(river.validated)
-    how = {"validation": river.validation, "effort": study.search}
-    require(steps.calibrate(settings, [name], start, end, progress=progress, **how))  # type: ignore[arg-type]
+    when, effort = river.validation, study.search
+    require(steps.calibrate(settings, [name], *river.learned_on, validation=when, progress=progress, effort=effort))
 
 
 def require(found: Sequence[steps.Calibration]) -> None:
@@ -120,9 +119,9 @@ def _retuned(
     """With error levels of its own, searched on the hours those of the river's filter were searched on."""
     if kept is not None:
         return kept
-    start, end, place = time_of(river.taught[0]), time_of(river.validated), one.catchment(base.station)
+    place = one.catchment(base.station)
     how = {"leads": leads, "thinned": thinned}
-    return retuning.retuned(one, store_of(one), place, base, start, end, effort, progress, **how)  # type: ignore[arg-type]
+    return retuning.retuned(one, store_of(one), place, base, *river.learned_on, effort, progress, **how)  # type: ignore[arg-type]
 
 
 def _issued(path: Path, one: Settings, base: Calibrated, kept: Calibrated | None, progress: Progress) -> Calibrated:
@@ -152,8 +151,7 @@ def _taught(
     """With networks of another lesson or design. Raises ValueError where they cannot be trained."""
     if kept is None or kept.taught is None:
         store_of(one).write_parameters(base.station, replace(base, taught=None).content())
-        start, end = time_of(river.taught[0]), time_of(river.validated)
-        require(steps.train(one, [base.station], start, end, progress=progress, effort=effort, design=design))
+        require(steps.train(one, [base.station], *river.learned_on, progress=progress, effort=effort, design=design))
         kept = restored(one, base.station)
     return _by_networks(kept)
 

@@ -43,7 +43,8 @@ def together(
         elif kept is None or kept.model != model:
             calibrate(one, name, study, among(progress, i, 2 * len(names), name))
     if any(restored(one, name).taught is None for name in names):
-        how = {"effort": study.training, "design": designs.GAIN, "together": True, "unseen": names[-1:]}
-        told = among(progress, 1, 2, "networks")
-        require(steps.train(one, names[:-1], progress=told, **how))  # type: ignore[arg-type]
+        told, how, rest = among(progress, 1, 2, "networks"), study.training, names[-1:]
+        require(
+            steps.train(one, names[:-1], progress=told, effort=how, design=designs.GAIN, together=True, unseen=rest)
+        )
     return one, names[-1]
