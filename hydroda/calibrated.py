@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from hydroda import correction
+from hydroda import correction, intervals
 from hydroda.choice import METHODS
 from hydroda.correction import Correction
-from hydroda.intervals import CLASSES, Factors
+from hydroda.intervals import CLASSES, SIDES, Factors
 from hydroda.quality import Limits
 from hydroda.schema import LEADS
 from hydroda.settings import Settings
@@ -42,11 +42,11 @@ class Tuned:
 @dataclass(frozen=True)
 class Calibrated:
     """One catchment: parameters by name; errors by state, and of the gauge [mm/h], as (share, base); by forcing of the
-    lead hours, what is issued at each lead (24,), as in `choice`, and factors (class, 24) on the spread of the filter,
-    with the flows [m³/s] between classes as in `intervals`; what is believed of its gauge and its weather; its
+    lead hours, what is issued at each lead (24,), as in `choice`, and factors (2, class, 24) on the spread of the
+    filter, with the flows [m³/s] between classes as in `intervals`; what is believed of its gauge and its weather; its
     baselines; networks that were trained for it; the memories [h] of the residual of an analysis in forecasts, as in
-    `correction.left`; and what the filter is tuned to without a part of the record, for each part, with which it is
-    judged there.
+    `correction.left`; what the filter is tuned to without a part of the record, for each part, with which it is judged
+    there; and the highest discharge [m³/s] of the record, None where an earlier version calibrated.
 
     `report` says on what and how well it was calibrated; nothing is computed from it.
     """
@@ -66,6 +66,7 @@ class Calibrated:
     taught: Taught | None = None
     residual_hours: tuple[float, float] = (0.0, 0.0)
     apart: tuple[Tuned, ...] = ()
+    highest: float | None = None
 
     def content(self) -> dict[str, Any]:
         """For a JSON file."""
@@ -86,7 +87,7 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
     try:
         own = {key: value for key, value in content.items() if key != "format"}
         own |= _tuning(own)
-        own["spread"] = {name: tuple(map(tuple, factors)) for name, factors in own["spread"].items()}
+        own["spread"] = {name: intervals.restored(factors) for name, factors in own["spread"].items()}
         own["between"] = tuple(own["between"])
         own["choice"] = {name: tuple(methods) for name, methods in own["choice"].items()}
         own["limits"] = Limits(**own["limits"])
@@ -99,11 +100,12 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
         catchment = Calibrated(**own)
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"is incomplete or foreign ({error}): calibrate again") from error
-    shapes = {np.shape(factors) for factors in catchment.spread.values()} | {(1 + len(catchment.between), LEADS.size)}
-    if shapes != {(CLASSES, LEADS.size)} or "observed" not in catchment.spread:
+    classes = 1 + len(catchment.between)
+    shapes = {np.shape(factors) for factors in catchment.spread.values()} | {(SIDES, classes, LEADS.size)}
+    if shapes != {(SIDES, CLASSES, LEADS.size)} or "observed" not in catchment.spread:
         raise ValueError(
-            f"spread holds {sorted(catchment.spread)}, expected {CLASSES} classes of 24 factors for 'observed': "
-            "calibrate again"
+            f"spread holds {sorted(catchment.spread)}, expected {SIDES} sides of {CLASSES} classes of 24 factors for "
+            "'observed': calibrate again"
         )
     for forcing, names in catchment.choice.items():
         if len(names) != LEADS.size or not set(names) <= set(METHODS):

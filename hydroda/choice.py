@@ -15,6 +15,8 @@ from hydroda.schema import LEADS
 
 FILTER, NETWORKS, BOTH = "filter", "networks", "filter_and_networks"
 CORRECTIONS = ("open_loop", "decaying_error", "ar1_error", "ar1_log_error")
+UNPROVEN = (0.5, 1.5)  # times the highest flow on record, between which the share grows that is left to the open loop
+YIELDED = 0.5  # of the forecast, the largest such share
 MOSTLY = 0.75  # of the parts of the past in which a method must be better that is to take the place of the usual one
 NEAR = 1.5  # a lead is judged with those up to so many times as far or as near, else chance would choose at each
 METHODS = (FILTER, NETWORKS, BOTH, *CORRECTIONS)
@@ -84,6 +86,34 @@ def picked(forecasts: Mapping[str, np.ndarray], names: np.ndarray) -> np.ndarray
     for name, values in forecasts.items():
         found = np.where((names == name) & np.isfinite(values), values, found)
     return found
+
+
+def beyond(issued: np.ndarray, highest: np.ndarray) -> np.ndarray:
+    """The share (F, 24, S) of forecasts that is left to the open loop with its last error, by the highest flow (S,) of
+    the record [m³/s]; it grows from half of that to one and a half times it."""
+    low, high = UNPROVEN
+    return YIELDED * np.nan_to_num(np.clip((issued / highest - low) / (high - low), 0.0, 1.0))
+
+
+def moderated(issued: np.ndarray, forecasts: Mapping[str, np.ndarray], highest: np.ndarray) -> np.ndarray:
+    """What is issued (F, 24, S) of a forecast where that is near or beyond the highest flow (S,) of the record [m³/s].
+
+    No record tells how well a gain, tuned or learned, does in floods that it does not hold. The open loop with its last
+    error, in which one number was fitted, errs otherwise, and a mean of the two is less often far off.
+    """
+    other = forecasts["decaying_error"]
+    share = np.where(np.isfinite(other), beyond(issued, highest), 0.0)
+    return issued + share * (np.nan_to_num(other) - issued)
+
+
+def reasons(share: np.ndarray) -> list[str]:
+    """In words what is left to the open loop of each catchment, shares (24, S); empty where nothing is."""
+    told = []
+    for own in share.T:
+        at = np.flatnonzero(own)
+        most = round(100.0 * float(own.max(initial=0.0)))
+        told.append(f"up to {most} % decaying error at {LEADS[at[0]]}-{LEADS[at[-1]]} h" if at.size else "")
+    return told
 
 
 def told(names: Sequence[str]) -> str:

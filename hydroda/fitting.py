@@ -94,13 +94,8 @@ def fit(
     best = judging.judged(batch, past, found, catchment.area_km2, archived=record.archived)
     losses = {each.name: each.loss for each in tried}
     progress(1.0, "done")
-    return replace(
-        found,
-        choice=best.choice,
-        between=best.between,
-        spread=best.spread,
-        report=_report(settings, start, validation, end, own.model, best) | {"models_tried": losses},
-    )
+    report = _report(settings, start, validation, end, own.model, best) | {"models_tried": losses}
+    return replace(best.applied(found), report=report)
 
 
 def _fitted(

@@ -111,9 +111,10 @@ class Prospect(NamedTuple):
 
 
 class Outlook(NamedTuple):
-    """Discharge of the lead hours of a group (24, c) [m³/s], the spread of its logarithm, the open loop, what each is
-    worth; by which method of `choice` it was made, which one was chosen before the ledger was asked, the forecasts of
-    all and of each network (24, s, c), and what was observed last."""
+    """Discharge of the lead hours of a group (24, c) [m³/s], the spreads (2, 24, c) of its logarithm, the open loop,
+    what each is worth; by which method of `choice` it was made, which one was chosen before the ledger was asked, and
+    what share was left to the open loop in floods beyond the record; the forecasts of all and of each network
+    (24, s, c), and what was observed last."""
 
     median: np.ndarray
     spread: np.ndarray
@@ -122,6 +123,7 @@ class Outlook(NamedTuple):
     members: np.ndarray | None
     method: np.ndarray
     chosen: np.ndarray
+    beyond: np.ndarray
     candidates: dict[str, np.ndarray]
     networks: np.ndarray | None
     newest: Newest
@@ -190,14 +192,17 @@ def _issued(group: Group, trail: Trail, prospect: Prospect, ledger: Ledger) -> t
     ledger = learned(ledger, m3_per_second(then, area), between)
     chosen = _either(prospect, [member.choice for member in members])
     method = guarded(ledger, chosen)
-    median = np.maximum(choice.picked(prospect.candidates, method), m3_per_second(NO_FLOW, area))
-    which = intervals.class_of(median, between)
-    by_class = _either(prospect, [member.spread for member in members])  # (class, 24, c)
-    factor, wider = (np.take_along_axis(table, which[None], 0)[0] for table in (by_class, np.exp(ledger.widening)))
+    highest = np.array([np.inf if member.highest is None else member.highest for member in members])
+    flow = choice.picked(prospect.candidates, method)
+    median = choice.moderated(flow, prospect.candidates, highest)
+    median = np.maximum(median, m3_per_second(NO_FLOW, area))
+    which = intervals.class_of(median, between)[None, None]
+    by_class = _either(prospect, [member.spread for member in members])  # (2, class, 24, c)
+    factor, wider = (np.take_along_axis(table, which, 1)[:, 0] for table in (by_class, np.exp(ledger.widening)))
     own = predictive.spread(median, prospect.deviation**2)
     spread = np.minimum(own * factor * wider, LARGEST_SPREAD)
-    status = np.where(np.isfinite(median) & np.isfinite(spread), prospect.status, MISSING).astype(np.int8)
-    given = prospect.open_loop, status, prospect.members, method, chosen
+    status = np.where(np.isfinite(median) & np.isfinite(spread).all(0), prospect.status, MISSING).astype(np.int8)
+    given = prospect.open_loop, status, prospect.members, method, chosen, choice.beyond(flow, highest)
     told = prospect.candidates, prospect.networks, prospect.newest
     return Outlook(median, spread, *given, *told), noted(ledger, median, spread, prospect.candidates)
 

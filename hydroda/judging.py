@@ -18,18 +18,23 @@ PROVEN = 2 * HOURS_PER_YEAR  # hours of judgement before networks are issued wit
 
 class Judged(NamedTuple):
     """What is issued at each lead, by forcing of the lead hours; the flows [m³/s] between classes, and factors on the
-    spread of each, likewise; and with the weather as observed the mean squared errors (part, 24) of all methods in
-    parts of the past, over the variance of what was observed."""
+    spread of each, likewise; the highest discharge [m³/s] of the past; and with the weather as observed the mean
+    squared errors (part, 24) of all methods in parts of the past, over the variance of what was observed."""
 
     choice: dict[str, tuple[str, ...]]
     between: tuple[float, ...]
     spread: dict[str, Factors]
+    highest: float
     errors: dict[str, np.ndarray]
 
     @property
     def issued(self) -> np.ndarray:
         """The errors (part, 24) of what is issued."""
         return np.stack([self.errors[name][:, i] for i, name in enumerate(self.choice["observed"])], -1)
+
+    def applied(self, found: Calibrated) -> Calibrated:
+        """The calibration that forecasts so."""
+        return replace(found, choice=self.choice, between=self.between, spread=self.spread, highest=self.highest)
 
 
 def apart(found: Calibrated) -> list[Calibrated]:
@@ -68,6 +73,7 @@ def judged(
     analysed = stretches.analyses(batch, past, stretches.EVERY)
     names, spread, errors = {}, {}, {}
     between: tuple[float, ...] = ()
+    highest = float(np.nanmax(past.observed))
     for weather, forcing in kinds.items():
         made = stretches.told(stretches.forecasts(batch, past, analysed, forcing))
         every = candidates(made, found.correction, area, memory[made.stretch], held)
@@ -87,10 +93,12 @@ def judged(
         proven = asked.sum() * stretches.EVERY >= PROVEN
         names[weather] = choice.best({name: e for name, e in by_part.items() if proven or name != choice.NETWORKS})
         issued = choice.picked(every, np.array(names[weather])[:, None])
+        issued = choice.moderated(issued, every, np.array(highest))
         between = between or intervals.cuts(issued)
         spread[weather] = intervals.factors(issued, made.variance, made.observed, between)
         errors[weather] = by_part
-    return Judged(names, tuple(m3_per_second(np.array(between), area)), spread, errors["observed"])
+    flows = tuple(m3_per_second(np.array(between), area))
+    return Judged(names, flows, spread, float(m3_per_second(highest, area)), errors["observed"])
 
 
 def _times(observed: np.ndarray, issue: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:

@@ -16,7 +16,8 @@ from hydroda.schema import LEADS
 
 DELAY = 6  # hours until an observation is asked for
 KEPT = DELAY + LEADS.size  # cycles whose forecasts are still wanted
-STEP = 0.01  # of the logarithm of a width, for a miss and nine hits together
+STEP = 0.0175  # of the logarithm of a spread, for a miss on its side and nineteen that are none
+SHARED = 1 / 7  # of a step is taken by the other classes too: a year has few floods to learn from
 MEMORY = 1440.0  # hours, e-folding time of past errors
 ENOUGH = 480.0  # hours of forecasts that make an error a reason
 CLEARLY = 2.0  # times the squared error of another, where a method stands back; one flood makes 1.2 of nothing
@@ -27,9 +28,10 @@ LADDER = (BOTH, NETWORKS, FILTER, "ar1_log_error", "ar1_error", "decaying_error"
 
 @dataclass(frozen=True)
 class Ledger:
-    """After a cycle: median and spread of what was issued in the last cycles (KEPT, 24, c), forecasts of all methods at
-    some leads (KEPT, method, 5, c), NaN where there were none; sums of squared errors [m⁶/s²] of these and of their
-    weights (method, 5, c), which fade; logarithms of what widths are multiplied by (class, 24, c)."""
+    """After a cycle: median (KEPT, 24, c) and spreads (KEPT, 2, 24, c) of what was issued in the last cycles, the
+    forecasts of all methods at some leads (KEPT, method, 5, c), NaN where there were none; sums of squared errors
+    [m⁶/s²] of these and of their weights (method, 5, c), which fade; logarithms of what spreads are multiplied by (2,
+    class, 24, c)."""
 
     median: np.ndarray
     spread: np.ndarray
@@ -41,11 +43,12 @@ class Ledger:
 
 def empty(count: int) -> Ledger:
     """That of catchments whose first forecasts are about to be issued."""
-    nothing = np.full((KEPT, LEADS.size, count), np.nan, np.float32)
+    median = np.full((KEPT, LEADS.size, count), np.nan, np.float32)
+    spread = np.full((KEPT, intervals.SIDES, LEADS.size, count), np.nan, np.float32)
     methods = (len(METHODS), WATCHED.size, count)
     forecasts = np.full((KEPT, *methods), np.nan, np.float32)
-    widening = np.zeros((intervals.CLASSES, LEADS.size, count))
-    return Ledger(nothing, nothing, forecasts, np.zeros(methods), np.zeros(methods), widening)
+    widening = np.zeros((intervals.SIDES, intervals.CLASSES, LEADS.size, count))
+    return Ledger(median, spread, forecasts, np.zeros(methods), np.zeros(methods), widening)
 
 
 def picked(ledger: Ledger, index: Sequence[int]) -> Ledger:
@@ -71,15 +74,17 @@ def skipped(ledger: Ledger, cycles: int) -> Ledger:
 def learned(ledger: Ledger, observed: np.ndarray, between: np.ndarray) -> Ledger:
     """With the discharge (c,) observed `DELAY` hours before the cycle about to be issued, NaN where none was.
 
-    A miss widens the intervals of its class of flow (flows `between` (c, 5)) and lead, nine hits narrow them by as
-    much, so that in the long run nine in ten are hits (adaptive conformal inference, Gibbs & Candès 2021).
+    A miss widens the intervals of its class of flow (flows `between` (c, 5)) and lead on its side, nineteen others
+    narrow them by as much, so that in the long run one in twenty lies below and one above (adaptive conformal
+    inference, Gibbs & Candès 2021). A little of that goes to the other classes of the lead.
     """
     issued, lead = KEPT - DELAY - LEADS, np.arange(LEADS.size)  # the forecast for a lead was issued so long before
-    median, spread = ledger.median[issued, lead], ledger.spread[issued, lead]
+    median, spread = ledger.median[issued, lead], ledger.spread[issued, :, lead].swapaxes(0, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        miss = np.abs(np.log(observed / median)) > spread * intervals.HALF_WIDTH
+        error = np.log(observed / median)
+        miss = np.stack((-error, error)) > spread * intervals.HALF_WIDTH
     known = np.isfinite(median) & np.isfinite(observed)
-    step = STEP * np.where(known, np.where(miss, intervals.SHARE, intervals.SHARE - 1.0), 0.0)
+    step = STEP * np.where(known, miss - intervals.TAIL, 0.0)
     here = np.arange(intervals.CLASSES)[:, None, None] == intervals.class_of(median, between)
     issued, watched = KEPT - DELAY - WATCHED, np.arange(WATCHED.size)
     square = (ledger.forecasts[issued, :, watched].swapaxes(0, 1) - observed) ** 2
@@ -88,12 +93,12 @@ def learned(ledger: Ledger, observed: np.ndarray, between: np.ndarray) -> Ledger
         ledger,
         squares=fading * ledger.squares + np.where(there, square, 0.0),
         weights=fading * ledger.weights + there,
-        widening=ledger.widening + np.where(here, step, 0.0),
+        widening=ledger.widening + np.where(here, 1.0, SHARED) * step[:, None],
     )
 
 
 def noted(ledger: Ledger, median: np.ndarray, spread: np.ndarray, candidates: Mapping[str, np.ndarray]) -> Ledger:
-    """With what was issued (24, c), and what would have been by every method."""
+    """With the median (24, c) and spreads (2, 24, c) that were issued, and what would have been by every method."""
     nothing = np.full_like(median, np.nan)
     every = np.stack([candidates.get(name, nothing)[WATCHED - 1] for name in METHODS])
     new = {"median": median, "spread": spread, "forecasts": every}

@@ -180,14 +180,16 @@ def write(
 
 
 def _reasons(issued: Sequence[Issued]) -> str:
-    """Which catchments are forecast by another method than the one chosen at calibration, and why."""
-    told = [
-        f"{station} {why}"
-        for i in issued
-        for station, why in zip(i.group.ids, ledger.reasons(i.outlook.chosen, i.outlook.method), strict=True)
-        if why
-    ]
-    return "stood back: " + "; ".join(told) if told else ""
+    """Which catchments are forecast otherwise than chosen at calibration, and why."""
+    stood = [ledger.reasons(i.outlook.chosen, i.outlook.method) for i in issued]
+    parts = {"stood back": stood, "beyond the record": [choice.reasons(i.outlook.beyond) for i in issued]}
+    return ". ".join(f"{what}: {told}" for what, whys in parts.items() if (told := _each(issued, whys)))
+
+
+def _each(issued: Sequence[Issued], reasons: Sequence[Sequence[str]]) -> str:
+    """The reasons that there are, each after its station."""
+    every = (zip(i.group.ids, whys, strict=True) for i, whys in zip(issued, reasons, strict=True))
+    return "; ".join(f"{station} {why}" for group in every for station, why in group if why)
 
 
 def _columns(domain: Domain, parts: Sequence[tuple[Group, np.ndarray]], missing: float = np.nan) -> np.ndarray:

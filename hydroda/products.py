@@ -61,15 +61,18 @@ def forecast(
 ) -> xr.Dataset:
     """The `fc` product: 24 hours of median, quantiles, open loop, exceedance probabilities, status and methods.
 
-    median, open_loop [m³/s], spread (standard deviation of log discharge) and status are (24, station). Where median or
-    spread is missing all of the forecast is, and its status is 9. Raises SchemaError for wrong shapes or thresholds.
+    median, open_loop [m³/s] and status are (24, station), spread (standard deviations of log discharge below and above
+    the median, as in `predictive`) (2, 24, station). Where median or spread is missing all of the forecast is, and its
+    status is 9. Raises SchemaError for wrong shapes or thresholds.
     """
     median, spread, open_loop, status = map(np.asarray, (median, spread, open_loop, status))
     shape = (LEADS.size, len(stations))
-    _expect(shape, median=median, spread=spread, open_loop=open_loop, status=status)
+    _expect(shape, median=median, open_loop=open_loop, status=status)
+    _expect((2, *shape), spread=spread)
     with np.errstate(invalid="ignore", over="ignore"):
         quantiles = {level: predictive.quantile(median, spread, level) for level in QUANTILES}
-    usable = _possible(median) & (spread >= 0) & (quantiles[max(QUANTILES)] < LARGEST_QUANTILE) & (status != MISSING)
+    usable = _possible(median) & (spread >= 0).all(0) & (quantiles[max(QUANTILES)] < LARGEST_QUANTILE)
+    usable &= status != MISSING
     columns = fields.forecast_frame(stations, cycle)
     columns["discharge"] = fields.discharge(np.where(usable, median, np.nan), "river discharge, best estimate (median)")
     for level, values in quantiles.items():
@@ -336,7 +339,7 @@ def _exceedance(median: np.ndarray, spread: np.ndarray, threshold: np.ndarray) -
     with np.errstate(invalid="ignore", divide="ignore"):
         probability = predictive.exceedance(median, spread, threshold)
     certain = np.where(median > threshold, 1.0, 0.0)  # a law without spread is above or it is not
-    return np.where(np.isnan(threshold), np.nan, np.where(spread > 0, probability, certain))
+    return np.where(np.isnan(threshold), np.nan, np.where((spread > 0).all(0), probability, certain))
 
 
 def _expect(shape: tuple[int, ...], **arrays: np.ndarray) -> None:

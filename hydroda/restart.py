@@ -19,7 +19,7 @@ from hydroda.filters.beliefs import mapped, named
 from hydroda.filters.nested import built, kind
 from hydroda.ledger import Ledger
 
-FORMAT = "hydroda belief 2"
+FORMAT = "hydroda belief 3"
 
 
 @dataclass(frozen=True)

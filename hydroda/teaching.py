@@ -69,5 +69,4 @@ def _keep(settings: Settings, store: Store, pupil: Pupil, lesson: Lesson, taught
     path = store.weights_path(station)
     training.save(path, lesson.weights, {"station": station, "model": found.model} | report)
     taught, judged = calibrated.Taught(hashlib.sha256(path.read_bytes()).hexdigest(), report), lesson.judged
-    own = replace(found, choice=judged.choice, between=judged.between, spread=judged.spread, taught=taught)
-    store.write_parameters(station, own.content())
+    store.write_parameters(station, judged.applied(replace(found, taught=taught)).content())

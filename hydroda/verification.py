@@ -18,7 +18,7 @@ from hydroda import __version__, correction, predictive
 from hydroda.attributes import UNKNOWN
 from hydroda.choice import FILTER, NETWORKS
 from hydroda.correction import BASELINES, Correction
-from hydroda.schema import quantile_name
+from hydroda.schema import QUANTILES, quantile_name
 from hydroda.units import HOUR, iso
 
 EACH = "discharge_network"  # of an archive: the forecasts of every network, (issue time, lead, network, station)
@@ -263,9 +263,11 @@ def interval_scores(bounds: Mapping[str, xr.DataArray], observed: xr.DataArray) 
 
 
 def _crps(median: xr.DataArray, bounds: Mapping[str, xr.DataArray], observed: xr.DataArray) -> xr.DataArray:
-    """Of the log-normal law with these quantiles; a law without spread is a single value."""
-    spread = predictive.spread_between(bounds[BOUNDS[0]], bounds[BOUNDS[-1]], 0.05, 0.95)
-    return xr.where(spread > 0, predictive.crps(median, spread, observed), np.abs(median - observed))
+    """Of the law with these quantiles; one without spread on either side is a single value."""
+    lower, upper = (bounds[name].transpose(*median.dims).values for name in (BOUNDS[0], BOUNDS[-1]))
+    spread = predictive.spreads(median.values, lower, upper, min(QUANTILES), max(QUANTILES))
+    score = predictive.crps(median.values, spread, observed.transpose(*median.dims).values)
+    return xr.where((spread > 0.0).all(0), score, np.abs(median - observed))
 
 
 def _attributes(told: Mapping[str, str], first: np.datetime64, last: np.datetime64, count: int) -> dict[str, Any]:

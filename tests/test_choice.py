@@ -133,6 +133,32 @@ def test_what_has_nothing_to_say_leaves_it_to_the_filter():
     np.testing.assert_array_equal(choice.picked(every(None), names)[:, :5], FLOW[:, :5])
 
 
+def test_half_of_a_flood_beyond_the_record_is_left_to_the_open_loop():
+    """Nothing up to half of the highest flow, a quarter at that, half from one and a half times that on."""
+    found = every() | {"decaying_error": np.full((F, LEADS.size, S), 7.0)}
+    issued = np.broadcast_to(np.array([2.0, 10.0, 15.0, 90.0])[:, None, None], (F, LEADS.size, S))
+    highest = np.array([10.0, 30.0])
+    share = choice.beyond(issued, highest)
+    np.testing.assert_allclose(share[:, 0, 0], [0.0, 0.25, 0.5, 0.5])
+    np.testing.assert_allclose(share[:, 0, 1], [0.0, 0.0, 0.0, 0.5])
+    made = choice.moderated(issued, found, highest)
+    np.testing.assert_allclose(made[:, 5, 0], [2.0, 9.25, 11.0, 48.5])
+    np.testing.assert_allclose(made[:3, :, 1], issued[:3, :, 1])
+    told = choice.reasons(np.concatenate([np.zeros((10, S)), share[1, :10], np.zeros((4, S))]))
+    assert told == ["up to 25 % decaying error at 11-20 h", ""]
+
+
+def test_a_flood_is_issued_as_it_is_where_no_highest_flow_or_no_open_loop_is_known():
+    found = every()
+    np.testing.assert_array_equal(choice.moderated(FLOW, found, np.array([np.inf, np.inf])), FLOW)
+    nothing = found | {"decaying_error": np.full_like(FLOW, np.nan)}
+    np.testing.assert_array_equal(choice.moderated(FLOW, nothing, np.ones(S)), FLOW)
+    gap = np.where(np.arange(S) == 0, np.nan, FLOW)
+    made = choice.moderated(gap, found, np.full(S, 0.1))
+    assert np.isnan(made[..., 0]).all()
+    np.testing.assert_allclose(made[..., 1], 0.5 * (FLOW + found["decaying_error"])[..., 1])
+
+
 def test_the_newest_residual_and_the_one_before_are_told_of_each_station():
     """Of the newest hour with an observation; of the hour before nothing is told where either is doubted or missing."""
     observed = np.array(

@@ -15,11 +15,12 @@ import xarray as xr
 from conftest import FIRST
 
 from hydroda import domain as domains
-from hydroda import netcdf, operation, records, restart, start, steps
+from hydroda import netcdf, operation, records, restart, scoring, start, steps
 from hydroda.acceptance import check
 from hydroda.domain import store_of
 from hydroda.fields import MISSING
 from hydroda.groups import grouped
+from hydroda.schema import LEADS
 from hydroda.settings import load
 from hydroda.units import HOUR, parse_utc
 
@@ -151,6 +152,24 @@ def test_a_damaged_belief_costs_an_hour_of_replay_not_the_forecast(settings):
     assert product.attrs["hydroda_start_kind"] == "older_state"
     assert product.attrs["hydroda_state_age_hours"] == settings.cycle.window_hours + 1
     assert np.isfinite(product.discharge.values).all()
+
+
+def test_a_flood_beyond_the_record_is_told_and_half_left_to_the_open_loop(settings):
+    store, end = store_of(settings), FIRST + 2 * HOUR
+    content = store.read_parameters("ach")
+    content["choice"] = {"observed": ["filter"] * LEADS.size}
+    store.write_parameters("ach", content | {"highest": 1e-6})
+    steps.hindcast(settings, FIRST, end, forcing="observed")
+    made = scoring.samples(settings, FIRST, end, "observed")["ach"].forecasts
+    own, open_loop, issued = (made.sel({"method": name}).values for name in ("filter", "decaying_error", "forecast"))
+    np.testing.assert_allclose(issued, 0.5 * (own + open_loop), rtol=1e-6)
+    assert np.abs(own / open_loop - 1.0).max() > 0.01
+    done = steps.run(settings, FIRST)
+    told = netcdf.read(done.files[0])["discharge_method"].attrs["comment"]
+    assert told == "beyond the record: ach up to 50 % decaying error at 1-24 h"
+    store.write_parameters("ach", content)
+    steps.run(settings, FIRST, force=True)
+    assert "comment" not in netcdf.read(done.files[0])["discharge_method"].attrs
 
 
 def test_a_belief_of_other_parameters_is_not_used(settings):

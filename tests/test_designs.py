@@ -606,7 +606,7 @@ def test_the_gain_is_kept_unless_the_other_is_clearly_better_and_a_design_that_f
             raise ValueError(f"not {design}")
         flat, names = np.ones((2, LEADS.size)), choice.METHODS
         judged = [
-            judging.Judged({"observed": ("x",) * LEADS.size}, (), {}, dict.fromkeys(names, flat) | {"x": e * flat})
+            judging.Judged({"observed": ("x",) * LEADS.size}, (), {}, 9.0, dict.fromkeys(names, flat) | {"x": e * flat})
             for e in ratios[design]
         ]
         return [learning.Lesson(design, {}, each, "", 0) for each in judged]

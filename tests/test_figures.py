@@ -34,7 +34,7 @@ def case(names=("Alder",), thresholds=(60.0, 100.0), scale=1.0, **provenance):
         stations, told, PAST, past, 0.1 * past, past, 1.02 * past, np.ones(past.shape, np.int8)
     )
     analysis["discharge_open_loop"] = analysis.discharge.copy(data=(0.8 * past).astype(np.float32))
-    spread = 0.05 * np.sqrt(LEADS)[:, None] * np.ones(ahead.shape)
+    spread = np.array([0.04, 0.06])[:, None, None] * np.sqrt(LEADS)[:, None] * np.ones(ahead.shape)
     status = np.ones(ahead.shape, np.int8)
     forecast = products.forecast(stations, told, CYCLE, ahead, spread, 0.8 * ahead, status)
     times = np.concatenate([PAST, forecast.time.values])
@@ -57,7 +57,7 @@ def made_scores(stations, count):
     truth = 10 + 5 * np.sin(np.arange(hours.size) / 9)[:, None] + random.random((hours.size, len(stations)))
     ahead = truth[np.arange(count)[:, None] + LEADS]
     spread = np.broadcast_to(0.02 * np.sqrt(LEADS)[:, None], ahead.shape)
-    columns = {quantile_name(q): predictive.quantile(ahead, spread, q) for q in QUANTILES}
+    columns = {quantile_name(q): predictive.quantile(ahead, (spread, spread), q) for q in QUANTILES}
     columns |= {
         "discharge": ahead * np.exp(spread * random.normal(size=ahead.shape)),
         "discharge_open_loop": 0.8 * ahead,

@@ -54,7 +54,9 @@ def forecast(stations=STATIONS["three"], cycle=CYCLE, seed=0, provenance=PROVENA
     if len(stations) > 1:
         median[:, -1] = np.nan
     status = np.full(median.shape, 2, np.int8)
-    return products.forecast(stations, provenance, cycle, median, np.full(median.shape, 0.3), 0.9 * median, status)
+    return products.forecast(
+        stations, provenance, cycle, median, np.full((2, *median.shape), 0.3), 0.9 * median, status
+    )
 
 
 def ensemble(stations=STATIONS["three"], cycle=CYCLE, seed=0):
@@ -265,19 +267,21 @@ def test_scores_are_read_back_and_infinite_ones_are_missing(folder):
 # --- what the numbers mean -----------------------------------------------------------------------------------------
 
 
-def test_the_forecast_is_the_log_normal_law():
-    station = Station("alder", 1.0, thresholds=(10.0, 20.0))
+def test_the_forecast_is_log_normal_on_either_side_of_its_median():
+    station = Station("alder", 1.0, thresholds=(5.0, 20.0))
     shape = (24, 1)
+    spread = np.stack((np.full(shape, 0.3), np.full(shape, 0.5)))
     ds = products.forecast(
-        [station], PROVENANCE, CYCLE, np.full(shape, 10.0), np.full(shape, 0.5), np.full(shape, 7.0), np.ones(shape)
+        [station], PROVENANCE, CYCLE, np.full(shape, 10.0), spread, np.full(shape, 7.0), np.ones(shape)
     )
     first = ds.isel(time=0, station=0)
     assert first.discharge == 10.0
     assert first.discharge_open_loop == 7.0
-    assert float(first.discharge_q05) == pytest.approx(10 * np.exp(-0.5 * 1.6448536), rel=1e-6)
+    assert float(first.discharge_q05) == pytest.approx(10 * np.exp(-0.3 * 1.6448536), rel=1e-6)
+    assert first.discharge_q50 == 10.0
     assert float(first.discharge_q95) == pytest.approx(10 * np.exp(0.5 * 1.6448536), rel=1e-6)
     assert float(first.discharge_q75) == pytest.approx(10 * np.exp(0.5 * 0.6744898), rel=1e-6)
-    assert first.exceedance_probability_t1 == 0.5
+    assert float(first.exceedance_probability_t1) == pytest.approx(0.9895671, rel=1e-5)  # Phi(ln 2 / 0.3)
     assert float(first.exceedance_probability_t2) == pytest.approx(0.0828286, rel=1e-5)  # 1 - Phi(ln 2 / 0.5)
     assert ds.time.values[0] == CYCLE + HOUR and ds.time.values[-1] == CYCLE + 24 * HOUR
 
@@ -292,13 +296,14 @@ def test_thresholds_are_per_station_and_absent_where_nobody_has_any():
     assert not [name for name in bare.variables if "threshold" in str(name) or "exceedance" in str(name)]
 
 
+SOUND = np.ones((24, 1)), np.ones((2, 24, 1)), np.ones((24, 1))  # median, spread, open loop
+
+
 def test_a_missing_forecast_is_missing_throughout_and_says_so():
     ds = forecast()
     assert ds.discharge_status.values[5].tolist() == [9, 2, 9]
     assert np.isnan(ds.discharge_q05.values[5]).tolist() == [True, False, True]
-    given_up = products.forecast(
-        STATIONS["one"], PROVENANCE, CYCLE, *[np.ones((24, 1))] * 3, np.full((24, 1), 9, np.int8)
-    )
+    given_up = products.forecast(STATIONS["one"], PROVENANCE, CYCLE, *SOUND, np.full((24, 1), 9, np.int8))
     assert np.isnan(given_up.discharge).all() and np.isnan(given_up.exceedance_probability_t1).all()
     assert check(given_up) is given_up
 
@@ -324,13 +329,14 @@ def nasty(*shape):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    nasty(24, 2), nasty(24, 2), nasty(24, 2), hnp.arrays(np.int8, (24, 2), elements=st.sampled_from([1, 2, 3, 4, 9]))
+    nasty(24, 2), nasty(2, 24, 2), nasty(24, 2), hnp.arrays(np.int8, (24, 2), elements=st.sampled_from([1, 2, 3, 4, 9]))
 )
 def test_whatever_a_run_gives_the_forecast_keeps_the_invariants(median, spread, open_loop, status):
     ds = check(products.forecast(STATIONS["three"][:2], PROVENANCE, CYCLE, median, spread, open_loop, status))
-    sound = np.isin(median, [0.0, 0.3, 1e-300, 1e-30, 50, 60, 5e5]) & np.isin(spread, [0, 0.3, 1e-30, 1e-300])
+    narrow = np.isin(spread, [0, 0.3, 1e-30, 1e-300]).all(0)
+    sound = np.isin(median, [0.0, 0.3, 1e-300, 1e-30, 50, 60, 5e5]) & narrow
     np.testing.assert_array_equal(ds.discharge_status.values[sound], status[sound])
-    assert (ds.discharge_status.values[~np.isfinite(median) | (median < 0) | ~(spread >= 0)] == 9).all()
+    assert (ds.discharge_status.values[~np.isfinite(median) | (median < 0) | ~(spread >= 0).all(0)] == 9).all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -360,7 +366,11 @@ def test_whatever_a_run_gives_the_analysis_keeps_the_invariants(arrays, observed
             r"median has shape \(23, 1\), expected \(24, 1\)",
         ),
         (
-            lambda: products.forecast(STATIONS["one"], PROVENANCE, CYCLE, *[np.ones((24, 1))] * 3, np.full((24, 1), 7)),
+            lambda: products.forecast(STATIONS["one"], PROVENANCE, CYCLE, *[np.ones((24, 1))] * 4),
+            r"spread has shape \(24, 1\), expected \(2, 24, 1\)",
+        ),
+        (
+            lambda: products.forecast(STATIONS["one"], PROVENANCE, CYCLE, *SOUND, np.full((24, 1), 7)),
             r"status of the forecast value: flags \[7\]",
         ),
         (

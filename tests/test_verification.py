@@ -24,9 +24,10 @@ HALVED = Correction((5.0,) * 366, 3.0, 0.1, 0.8, 0.05, 0.02, 0.9)
 
 
 def archive(issue, median, spread, open_loop, observed_at_issue, open_loop_at_issue, stations, dtype="f8", **attrs):
-    """As hindcasts write it; median and spread (F, L, S)."""
+    """As hindcasts write it; median (F, L, S) and spread, of both sides or (2, F, L, S)."""
     dims = verification.DIMS
-    laws = {quantile_name(level): predictive.quantile(median, spread, level) for level in QUANTILES}
+    sides = np.broadcast_to(spread, (2, *median.shape))
+    laws = {quantile_name(level): predictive.quantile(median, sides, level) for level in QUANTILES}
     columns = {"discharge": median, **laws, "discharge_open_loop": open_loop}
     ds = xr.Dataset({name: (dims, np.asarray(values, dtype)) for name, values in columns.items()})
     for name, values in (("observed_at_issue", observed_at_issue), ("open_loop_at_issue", open_loop_at_issue)):
@@ -56,7 +57,14 @@ def real():
     median[random.random(median.shape) < 0.01] = np.nan
     median[40:43, :, 1] = np.nan
     ds = archive(
-        time[:count], median, spread, open_loop[ahead], observed[:count], open_loop[:count], STATIONS, dtype="f4"
+        time[:count],
+        median,
+        np.stack((0.8 * spread, 1.3 * spread)),
+        open_loop[ahead],
+        observed[:count],
+        open_loop[:count],
+        STATIONS,
+        dtype="f4",
     )
     return ds, observations(time, observed, STATIONS), dict.fromkeys(STATIONS, HALVED)
 
@@ -76,7 +84,7 @@ def one(median, truth, spread=0.2, open_loop=None, at_issue=None):
     ds = archive(
         issue,
         median[:, None, None],
-        np.full((truth.size, 1, 1), float(spread)),
+        np.reshape(spread, (-1, 1, 1, 1)),
         open_loop[:, None, None],
         at_issue[:, None],
         np.full((truth.size, 1), 3.0),
@@ -145,9 +153,9 @@ def test_both_shifted_moves_no_error():
 
 
 def test_intervals_count_what_they_hold():
-    low, quarter, half, three, high = (float(predictive.quantile(10.0, 0.5, level)) for level in QUANTILES)
+    low, quarter, half, three, high = (float(predictive.quantile(10.0, (0.5, 0.7), level)) for level in QUANTILES)
     truth = [low - 0.01, low + 0.01, quarter + 0.01, half, three + 0.01, high + 0.01, quarter, high]
-    scores = one([10.0] * 8, truth, spread=0.5)
+    scores = one([10.0] * 8, truth, spread=(0.5, 0.7))
     assert scores.coverage_90 == pytest.approx(100 * 6 / 8)
     assert scores.coverage_50 == pytest.approx(100 * 3 / 8)
     assert scores.width_90 == pytest.approx(high - low)
@@ -163,11 +171,13 @@ def test_hits_of_the_highest_flows_are_those_of_their_twentieth():
     assert gap.coverage_90 == pytest.approx(100 * 98 / 99) and gap.coverage_90_high == pytest.approx(80)  # 95 … 99
 
 
-def test_crps_is_that_of_an_ensemble_of_quantiles():
+@pytest.mark.parametrize("spread", [(0.4, 0.4), (0.2, 0.9), (0.8, 0.3)])
+def test_crps_is_that_of_an_ensemble_of_quantiles(spread):
     random = np.random.default_rng(11)
-    median, truth, spread = random.gamma(3, 4, 40), random.gamma(3, 4, 40), 0.4
+    median, truth = random.gamma(3, 4, 40), random.gamma(3, 4, 40)
     levels = (np.arange(4000) + 0.5) / 4000
-    members = xr.DataArray(predictive.quantile(median[:, None], spread, levels), dims=("issue", "member"))
+    law = np.stack([predictive.quantile(median, spread, level) for level in levels], -1)
+    members = xr.DataArray(law, dims=("issue", "member"))
     expected = crps_for_ensemble(members, xr.DataArray(truth, dims="issue"), "member", method="ecdf").item()
     scores = one(median, truth, spread)
     assert values(scores)["crps"] == pytest.approx(expected, rel=1e-4)
@@ -179,7 +189,7 @@ def test_crps_is_that_of_an_ensemble_of_quantiles():
 def test_a_law_without_spread_or_a_dry_river_is_scored_as_a_value():
     assert values(one([2.0, 4.0], [1.0, 3.0], spread=0.0))["crps"] == pytest.approx(1.0)
     dry = values(one([0.0, 0.0, 1.0], [0.0, 1.0, 0.0], spread=0.3))
-    alone = float(predictive.crps(np.array(1.0), 0.3, np.array(0.0)))
+    alone = float(predictive.crps(np.array(1.0), (0.3, 0.3), np.array(0.0)))
     assert dry["crps"] == pytest.approx((0.0 + 1.0 + alone) / 3)
 
 
@@ -264,8 +274,9 @@ def test_scores_equal_a_plain_loop(real, scores):
                 for method, f in by.items():
                     pairs[method].append((max(f, 0.0), y))
                 inside.append(at["discharge_q05"] <= y <= at["discharge_q95"])
-                spread = np.log(at["discharge_q95"] / at["discharge_q05"]) / 3.2897072539029435
-                crps.append(float(predictive.crps(at["discharge"], spread, y)))
+                below, above = (abs(np.log(at[name] / at["discharge"])) for name in ("discharge_q05", "discharge_q95"))
+                law = below / 1.6448536269514722, above / 1.6448536269514722
+                crps.append(float(predictive.crps(at["discharge"], law, y)))
             of = scores.sel(station=station, forecast_period=lead)
             assert of.n == len(inside) > 150
             assert of.coverage_90 == pytest.approx(100 * np.mean(inside))
