@@ -7,7 +7,8 @@ climatology     mean of the day of the year
 open_loop       o
 decaying_error  o + exp(−(age + lead)/τ) e                  (National Water Model: τ = 120 min for every gauge)
 ar1_error       o + m + φ^(age + lead) (e − m)
-ar1_log_error   the same for log(observed + δ) − log(o + δ)
+ar1_log_error   the same for log(observed + δ) − log(o + δ); with a large δ floods are not multiplied by what dry weeks
+                were short of, which forecasts better on most rivers
 
 A baseline that is better at some lead is better there: the table of scores shows all of them.
 """
@@ -25,7 +26,7 @@ from hydroda.units import HOUR
 BASELINES = ("persistence", "climatology", "open_loop", "decaying_error", "ar1_error", "ar1_log_error")
 NEEDED_HOURS = 30 * 24
 SMOOTHING_DAYS = 15
-OFFSET = 0.01  # δ over mean discharge
+OFFSETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # δ over mean discharge: from an error in proportion to nearly one that adds
 TAU_RANGE = (0.1, 8760.0)  # hours: the error is forgotten within the first lead hour … is a bias
 LARGEST_PHI = 0.99999
 NEARLY = 1.0 - 1e-6  # of a memory: two equal ones are the limit of nearly equal ones
@@ -62,12 +63,12 @@ def fit(station: str, time: np.ndarray, observed: np.ndarray, open_loop: np.ndar
             f"{station}: only {count} hours with observed and open-loop discharge, the error corrections need "
             f"{NEEDED_HOURS} (30 days); choose a longer calibration period"
         )
-    # A dry river has no mean: any positive offset will do.
-    offset = OFFSET * float(np.nanmean(observed)) or OFFSET
-    log_error = _log_error(observed, open_loop, offset)
-    mean, phi = _autoregression(error)
-    log_mean, log_phi = _autoregression(log_error)
-    return Correction(_climatology(time, observed), _decay_hours(error), mean, phi, offset, log_mean, log_phi)
+    return Correction(
+        _climatology(time, observed),
+        _decay_hours(error),
+        *_autoregression(error),
+        *_best_offset(observed, open_loop),
+    )
 
 
 def restore(content: Mapping[str, Any]) -> Correction:
@@ -192,6 +193,24 @@ def _decay_hours(error: np.ndarray) -> float:
     best = int(np.argmin([cost(x) for x in grid]))
     around = grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)]
     return float(np.exp(minimize_scalar(cost, bounds=around, method="bounded", options={"xatol": 1e-6}).x))
+
+
+def _best_offset(observed: np.ndarray, open_loop: np.ndarray) -> tuple[float, float, float]:
+    """Of `OFFSETS` the δ, with mean and lag-1 coefficient of the error of logarithms, that forecasts best: with the
+    least mean over leads of the logarithm of the squared error, so that every lead counts alike."""
+    scale = float(np.nanmean(observed)) or 1.0  # a dry river has no mean: any positive offset will do
+    found = {}
+    for offset in np.array(OFFSETS) * scale:
+        error = _log_error(observed, open_loop, offset)
+        mean, phi = _autoregression(error)
+        losses = []
+        for lead in LEADS:
+            ahead = (open_loop[lead:] + offset) * np.exp(mean + phi**lead * (error[:-lead] - mean)) - offset
+            square = np.square(np.maximum(ahead, 0.0) - observed[lead:])
+            mean_square = np.nansum(square) / max(np.isfinite(square).sum(), 1)
+            losses.append(np.log(mean_square + np.finfo(float).tiny))
+        found[float(np.mean(losses))] = float(offset), mean, phi
+    return found[min(found)]
 
 
 def _autoregression(error: np.ndarray) -> tuple[float, float]:

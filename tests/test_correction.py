@@ -118,11 +118,13 @@ def test_the_parameters_that_made_a_series_are_found_again():
     fitted = correction.fit("a", stamps(count), open_loop + autoregressive(count, 1.5, 0.93, 0.4), open_loop)
     assert fitted.error_mean == pytest.approx(1.5, abs=0.1)
     assert fitted.error_phi == pytest.approx(0.93, abs=0.01)
-    assert fitted.log_offset == pytest.approx(0.315, abs=0.002)
-    multiplied = (open_loop + 0.3) * np.exp(autoregressive(count, -0.2, 0.97, 0.02)) - 0.3
-    fitted = correction.fit("a", stamps(count), multiplied, open_loop)
+    assert fitted.log_offset == pytest.approx(3.0 * 31.5, rel=0.01)  # errors add
+    swing = 30.0 * np.exp(np.sin(np.arange(count) / 50.0))
+    multiplied = swing * np.exp(autoregressive(count, -0.2, 0.97, 0.02))
+    fitted = correction.fit("a", stamps(count), multiplied, swing)
+    assert fitted.log_offset < 0.05 * multiplied.mean()  # errors multiply
     assert fitted.log_error_phi == pytest.approx(0.97, abs=0.01)
-    assert fitted.log_error_mean == pytest.approx(-0.2, abs=0.01)
+    assert fitted.log_error_mean == pytest.approx(-0.2, abs=0.015)
     centred = correction.fit("a", stamps(count), open_loop + autoregressive(count, 0.0, 0.93, 0.4), open_loop)
     assert centred.decay_hours == pytest.approx(-1 / np.log(0.93), rel=0.15)
 
