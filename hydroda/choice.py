@@ -1,11 +1,12 @@
-"""Which forecast is issued at each lead: the filter's, that of networks beside it, the mean of both, or the open loop
-with a corrected error, whichever was best in the past.
+"""Which forecast is issued at each lead: the filter's, that of networks beside it, the mean of both, the trend of
+the last hours or its mean with these, or the open loop with a corrected error, whichever was best in the past.
 
 A filter that is best at twelve hours may be beaten at one by the last error, carried on; that is published then.
 Arrays of discharge [m³/s] are (F, 24, S): issue times, leads, stations.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,12 +16,27 @@ from hydroda.schema import LEADS
 
 FILTER, NETWORKS, BOTH = "filter", "networks", "filter_and_networks"
 CORRECTIONS = ("open_loop", "decaying_error", "ar1_error", "ar1_log_error")
+TREND, WITH_TREND = "trend", "with_trend"
 UNPROVEN = (0.5, 1.5)  # times the highest flow on record, between which the share grows that is left to the open loop
 YIELDED = 0.5  # of the forecast, the largest such share
-MOSTLY = 0.75  # of the parts of the past in which a method must be better that is to take the place of the usual one
+MOSTLY = 0.5  # of the parts of the past; in more a method must be better that is to take the place of the usual one
 NEAR = 1.5  # a lead is judged with those up to so many times as far or as near, else chance would choose at each
-METHODS = (FILTER, NETWORKS, BOTH, *CORRECTIONS)
+METHODS = (FILTER, NETWORKS, BOTH, *CORRECTIONS, TREND, WITH_TREND)
+OF_NETWORKS = {NETWORKS: 1.0, BOTH: 0.5, WITH_TREND: 0.25}  # share of networks in a method, where there are any
 CLASSICAL = (FILTER, *CORRECTIONS)  # what needs no training
+
+
+class Newest(NamedTuple):
+    """The newest usable observation of stations [m³/s], its change in the hour before, the open loop of its hour, the
+    residuals of its analysis and of that an hour before, its age [h]; or NaN. Where one of the two observations is
+    doubted nothing is told of the hour before: a spike is not to be taken for a trend."""
+
+    observed: np.ndarray
+    change: np.ndarray
+    open_loop: np.ndarray
+    residual: np.ndarray
+    residual_before: np.ndarray
+    age: np.ndarray
 
 
 def candidates(
@@ -29,29 +45,26 @@ def candidates(
     open_loop: np.ndarray,
     residual_hours: np.ndarray,
     corrections: Sequence[Correction],
-    observed_at_issue: np.ndarray,
-    open_loop_at_issue: np.ndarray,
-    residual_at_issue: np.ndarray,
-    residual_before: np.ndarray,
-    age_hours: np.ndarray,
+    newest: Newest,
 ) -> dict[str, np.ndarray]:
-    """What could be issued, by method. The newest observation, the open loop of its hour, the residuals of its analysis
-    and of the one an hour before, and its age are (F, S), as in `correction.apply`.
+    """What could be issued, by method, from what is known at issue (F, S).
 
     To the run of the model from the analysis what is left of the residual of that is added (observation less analysis,
     with memories `residual_hours`, (S, 2) or (F, 1, S, 2)): a gain that is good for a day leaves the first hours to it.
     """
-    now, before = correction.left(age_hours[:, None] + LEADS[:, None], residual_hours)
-    residual, earlier = correction.known(residual_at_issue, residual_before)
+    now, before = correction.left(newest.age[:, None] + LEADS[:, None], residual_hours)
+    residual, earlier = correction.known(newest.residual, newest.residual_before)
     left = now * residual[:, None] + before * earlier[:, None]
     found = {FILTER: np.maximum(of_filter + left, 0.0)}
     if of_networks is not None:
         found |= {NETWORKS: of_networks, BOTH: 0.5 * (found[FILTER] + of_networks)}
-    issue = np.zeros(len(of_filter), "datetime64[ns]")  # no correction depends on the season
-    at_issue = observed_at_issue, open_loop_at_issue, age_hours
-    return found | {
-        name: correction.apply(name, corrections, issue, LEADS, open_loop, *at_issue) for name in CORRECTIONS
+    usual = found.get(BOTH, found[FILTER])
+    issue = np.zeros(len(of_filter), "datetime64[ns]")  # none of these depends on the season
+    at_issue = newest.observed, newest.open_loop, newest.age, newest.change
+    found |= {
+        name: correction.apply(name, corrections, issue, LEADS, open_loop, *at_issue) for name in (*CORRECTIONS, TREND)
     }
+    return found | {WITH_TREND: 0.5 * (usual + found[TREND])}
 
 
 def best(errors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
@@ -60,8 +73,8 @@ def best(errors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
 
     It is the mean of filter and networks, unless there are none or it is worse than the filter, which it is then: two
     that err apart are less often far off. Another takes its place where its loss is less (`quarters.loss`), and its
-    error in three parts of four: one great flood does not decide what is issued in all others. A lead is judged with
-    its neighbours.
+    error in most parts: one great flood does not decide what is issued in all others. A lead is judged with its
+    neighbours.
     """
     chosen = []
     losses = {name: quarters.loss(e) for name, e in errors.items()}
@@ -74,7 +87,7 @@ def best(errors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
         better = {
             name: own
             for name, own in loss.items()
-            if own < loss[usual] - quarters.HARDLY and (parts[name] < parts[usual]).mean() >= MOSTLY
+            if own < loss[usual] - quarters.HARDLY and (parts[name] < parts[usual]).mean() > MOSTLY
         }
         chosen.append(min(better, key=better.__getitem__, default=usual))
     return tuple(chosen)

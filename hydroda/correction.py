@@ -1,8 +1,10 @@
 """Forecasts that need no filter: the baselines every forecast is measured against, fitted per station.
 
-From the open loop o of the model and the error e = observed − o at the newest observation, `age` hours before issue:
+From the newest observation y, `age` hours before issue, its change Δ in the hour before, the open loop o of the model
+and its error e = y − o at that time:
 
-persistence     the newest observation
+persistence     y
+trend           y + (φ + … + φ^(age + lead)) Δ              (damped: Gardner & McKenzie 1985, Manag. Sci. 31, 1237)
 climatology     mean of the day of the year
 open_loop       o
 decaying_error  o + exp(−(age + lead)/τ) e                  (National Water Model: τ = 120 min for every gauge)
@@ -23,7 +25,7 @@ from scipy.optimize import minimize_scalar
 from hydroda.schema import LEADS
 from hydroda.units import HOUR
 
-BASELINES = ("persistence", "climatology", "open_loop", "decaying_error", "ar1_error", "ar1_log_error")
+BASELINES = ("persistence", "trend", "climatology", "open_loop", "decaying_error", "ar1_error", "ar1_log_error")
 NEEDED_HOURS = 30 * 24
 SMOOTHING_DAYS = 15
 OFFSETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # δ over mean discharge: from an error in proportion to nearly one that adds
@@ -44,6 +46,7 @@ class Correction:
     log_offset: float
     log_error_mean: float
     log_error_phi: float
+    trend_phi: float = 0.0  # persistence, where an earlier version fitted
 
 
 def fit(station: str, time: np.ndarray, observed: np.ndarray, open_loop: np.ndarray) -> Correction:
@@ -68,6 +71,7 @@ def fit(station: str, time: np.ndarray, observed: np.ndarray, open_loop: np.ndar
         _decay_hours(error),
         *_autoregression(error),
         *_best_offset(observed, open_loop),
+        _damping(observed),
     )
 
 
@@ -85,15 +89,21 @@ def apply(
     observed_at_issue: np.ndarray,
     open_loop_at_issue: np.ndarray,
     age_hours: np.ndarray,
+    change_at_issue: np.ndarray | float = 0.0,
 ) -> np.ndarray:
     """One baseline for issue times (F,), leads [h] (L,) and stations (S,): discharge (F, L, S), never negative.
 
-    open_loop is (F, L, S). The newest observation known at issue, the open loop of the same hour, and its age are
-    (F, S). Without one (NaN) an error correction is the open loop, and persistence is missing. Raises KeyError.
+    open_loop is (F, L, S). The newest observation known at issue, the open loop of the same hour, its age, and by how
+    much it is above the one an hour before are (F, S). Without one (NaN) an error correction is the open loop, and
+    persistence is missing; without the one before there is no trend. Raises KeyError.
     """
     observed = observed_at_issue[:, None, :]
     if name == "persistence":
         forecast = np.broadcast_to(observed, open_loop.shape)
+    elif name == "trend":
+        phi = np.array([c.trend_phi for c in corrections])
+        steps = phi * (1.0 - phi ** (age_hours[:, None, :] + leads[:, None])) / (1.0 - phi)
+        forecast = observed + steps * np.nan_to_num(np.broadcast_to(change_at_issue, observed_at_issue.shape))[:, None]
     elif name == "climatology":
         table = np.array([c.climatology for c in corrections]).T
         forecast = table[day_of_year(issue[:, None] + leads * HOUR)]
@@ -193,6 +203,15 @@ def _decay_hours(error: np.ndarray) -> float:
     best = int(np.argmin([cost(x) for x in grid]))
     around = grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)]
     return float(np.exp(minimize_scalar(cost, bounds=around, method="bounded", options={"xatol": 1e-6}).x))
+
+
+def _damping(observed: np.ndarray) -> float:
+    """The share φ of an hourly change that goes on in the next hour, by least squares; 0 where nothing changes."""
+    change = np.diff(observed)
+    pairs = np.isfinite(change[:-1]) & np.isfinite(change[1:])
+    before, after = change[:-1][pairs], change[1:][pairs]
+    square = float(before @ before)
+    return float(np.clip(before @ after / square, 0.0, LARGEST_PHI)) if square > 0 else 0.0
 
 
 def _best_offset(observed: np.ndarray, open_loop: np.ndarray) -> tuple[float, float, float]:

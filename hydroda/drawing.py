@@ -47,6 +47,7 @@ LINES: dict[str, dict[str, Any]] = {
     "filter": {"color": BLUE, "linestyle": "--", "linewidth": 1.4, "zorder": 4},
     "networks": {"color": BLUE, "linestyle": ":", "linewidth": 1.6, "zorder": 4},
     "persistence": {"color": INK, "linestyle": ":", "linewidth": 1.6},
+    "trend": {"color": INK, "linestyle": "-.", "linewidth": 1.2},
     "climatology": {"color": GREY, "linestyle": "-.", "linewidth": 1.2},
     "open_loop": {"color": ORANGE, "linestyle": "--", "linewidth": 1.6},
     "decaying_error": {"color": VERMILLION, "linewidth": 1.6},

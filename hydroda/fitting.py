@@ -179,8 +179,10 @@ def tuned(
     effort: tuple[int, int],
     progress: Progress,
     leads: Sequence[int] = tuning.EVERY_LEAD,
+    memories: np.ndarray = tuning.MEMORIES,
 ) -> Tuned:
-    """What the filter of the settings forecasts best with for `leads` [h], among generations × population."""
+    """What the filter of the settings forecasts best with for `leads` [h], among generations × population, and among
+    `memories` of the residual as in `tuning`."""
     build = build_filter(settings)
     generations, population = effort
     levels = tuning.tune(
@@ -192,12 +194,13 @@ def tuned(
         generations=generations,
         population=population,
         leads=leads,
+        memories=memories,
         progress=progress,
     )
     levels = tuning.sized(model, build, parameters, past, levels)
     batch = tuning.rows(model, build, parameters, past, levels[None])
     found = tuning.squares(batch, past, stretches.analyses(batch, past, stretches.EVERY))
-    long, short = tuning.residual_memory(found, past.variance, leads)[0][0].tolist()
+    long, short = tuning.residual_memory(found, past.variance, leads, memories)[0][0].tolist()
     own = dict(zip((p.name for p in model.parameters), batch.parameters[0, 0].tolist(), strict=True))
     return Tuned(own, _errors(model, batch.levels), (long, short))
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hydroda import choice, intervals, predictive
+from hydroda.choice import Newest
 from hydroda.cycle import Analysis, Moment, assimilate, rollout
 from hydroda.fields import DEGRADED_FORCING, GOOD, MISSING, NO_RECENT_OBSERVATION, UNUSABLE
 from hydroda.filters.beliefs import joined
@@ -61,18 +62,6 @@ def _same(before: Rows | None, now: Rows) -> int:
     return int(np.argmax(differs)) if differs.any() else count
 
 
-class Newest(NamedTuple):
-    """The newest usable observation of stations in a window [m³/s], the open loop of its hour, the residuals of its
-    analysis and of that an hour before, its age [h]; or NaN. Where one of the two observations is doubted nothing is
-    told of the hour before: a spike is not to be taken for a trend."""
-
-    observed: np.ndarray
-    open_loop: np.ndarray
-    residual: np.ndarray
-    residual_before: np.ndarray
-    age: np.ndarray
-
-
 def newest(group: Group, trail: Trail) -> Newest:
     """Of each station of a group (c,)."""
     assert trail.rows is not None
@@ -89,8 +78,9 @@ def newest(group: Group, trail: Trail) -> Newest:
     residual = observed - torch.stack([analysis.estimate for analysis in trail.analyses]).numpy()
     sure = trail.rows.doubt == 1.0
     both = (last > 0) & sure[last, column] & sure[last - 1, column]
-    before = np.where(both, then(residual, last - 1), np.nan)
-    found = then(observed), then(open_loop), then(residual), before, len(seen) - 1.0 - last
+    before, earlier = (np.where(both, then(flow, last - 1), np.nan) for flow in (residual, observed))
+    change = then(observed) - earlier
+    found = then(observed), change, then(open_loop), then(residual), before, len(seen) - 1.0 - last
     return Newest(*(np.where(some, part, np.nan) for part in found))
 
 
@@ -161,7 +151,7 @@ def _prospects(group: Group, trails: Sequence[Trail], leads: Sequence[Lead]) -> 
     memory = np.array([member.residual_hours for member in group.members])
     corrections = [member.correction for member in group.members]
     of_networks = None if networks is None else networks.mean(2)
-    every = choice.candidates(flow, of_networks, open_loop, memory, corrections, *last)
+    every = choice.candidates(flow, of_networks, open_loop, memory, corrections, last)
     # rain that did not come is missing in every later hour
     guessed = np.logical_or.accumulate(np.stack([lead.assumed for lead in leads]), axis=1)
     status = np.where(guessed, DEGRADED_FORCING, GOOD)

@@ -30,7 +30,7 @@ from hydroda.schema import LEADS, QUANTILES, VARIABLES, hours, months, quantile_
 from hydroda.settings import Settings
 from hydroda.start import begin, number
 from hydroda.units import HOUR, iso
-from hydroda.verification import DIMS, EACH, OWN
+from hydroda.verification import CHANGE, DIMS, EACH, OWN
 from hydroda.window import CONTEXT, Lead, View
 
 log = logging.getLogger(__name__)
@@ -213,6 +213,7 @@ def _fill(columns: dict[str, np.ndarray], place: int, at: np.ndarray, ahead: Out
     for level in QUANTILES:
         columns[quantile_name(level)][place][:, at] = predictive.quantile(ahead.median, ahead.spread, level)
     columns["observed_at_issue"][place, at] = ahead.newest.observed
+    columns[CHANGE][place, at] = ahead.newest.change
     columns["open_loop_at_issue"][place, at] = ahead.newest.open_loop
     columns["observation_age"][place, at] = ahead.newest.age
 
@@ -222,7 +223,7 @@ def _columns(domain: Domain, cycles: np.ndarray, networks: int) -> dict[str, np.
     ahead = (cycles.size, LEADS.size, len(domain.stations))
     each = {EACH: np.full((*ahead[:2], networks, ahead[2]), np.nan, np.float32)} if networks else {}
     names = ("discharge", *map(quantile_name, QUANTILES), "discharge_open_loop", *(f"discharge_{name}" for name in OWN))
-    at_issue = ("observed_at_issue", "open_loop_at_issue", "observation_age")
+    at_issue = ("observed_at_issue", CHANGE, "open_loop_at_issue", "observation_age")
     return (
         {name: np.full(ahead, np.nan, np.float32) for name in names}
         | {name: np.full((ahead[0], ahead[2]), np.nan, np.float32) for name in at_issue}
@@ -276,4 +277,4 @@ def _standing(path: Path, attrs: dict[str, str]) -> xr.Dataset | None:
         log.warning("%s; the month is made again", damage)
         return None
     same = all(str(standing.attrs.get(key)) == value for key, value in attrs.items())
-    return standing if same and METHOD in standing else None
+    return standing if same and CHANGE in standing else None  # there is none in those of earlier versions

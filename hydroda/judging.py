@@ -82,9 +82,8 @@ def judged(
             continue
         square = {name: (values - made.observed) ** 2 / past.variance for name, values in every.items()}
         if held is not None and made.of_networks is not None:
-            diversity = made.of_networks.var(1) / past.variance
-            square[choice.NETWORKS] -= diversity
-            square[choice.BOTH] -= 0.25 * diversity
+            for name, share in choice.OF_NETWORKS.items():
+                square[name] -= share**2 * made.of_networks.var(1) / past.variance
         times = _times(made.observed, made.issue, asked)
         by_part = {
             name: np.stack([np.nanmean(values[:, some], 1).clip(min=0.0) for some in times])
@@ -124,8 +123,17 @@ def candidates(
     def discharge(runoff: np.ndarray) -> np.ndarray:
         return m3_per_second(runoff, area).T[..., None]
 
-    at_issue = (found.observed_at_issue, found.open_loop_at_issue, found.residual, found.residual_before)
-    observed, open_loop, residual, before = (m3_per_second(flow[:, None], area) for flow in at_issue)
+    def column(flow: np.ndarray) -> np.ndarray:
+        return m3_per_second(flow[:, None], area)
+
+    newest = choice.Newest(
+        observed=column(found.observed_at_issue),
+        change=column(found.change_at_issue),
+        open_loop=column(found.open_loop_at_issue),
+        residual=column(found.residual),
+        residual_before=column(found.residual_before),
+        age=np.zeros((found.issue.size, 1)),
+    )
     networks = None if found.of_networks is None else _networks(found.of_networks, found.issue, held)
     every = choice.candidates(
         discharge(found.of_filter),
@@ -133,11 +141,7 @@ def candidates(
         discharge(found.open_loop),
         residual_hours[:, None, None],
         [fitted],
-        observed,
-        open_loop,
-        residual,
-        before,
-        np.zeros((found.issue.size, 1)),
+        newest,
     )
     return {name: values[..., 0].T / m3_per_second(1.0, area) for name, values in every.items()}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from hydroda import intervals
-from hydroda.choice import BOTH, FILTER, METHODS, NETWORKS
+from hydroda.choice import BOTH, FILTER, METHODS, NETWORKS, TREND, WITH_TREND
 from hydroda.schema import LEADS
 
 DELAY = 6  # hours until an observation is asked for
@@ -23,7 +23,7 @@ ENOUGH = 480.0  # hours of forecasts that make an error a reason
 CLEARLY = 2.0  # times the squared error of another, where a method stands back; one flood makes 1.2 of nothing
 WATCHED = np.array((1, 3, 6, 12, 24))  # leads at which methods are compared
 NEAREST = np.abs(LEADS[:, None] - WATCHED).argmin(1)  # for each lead, the one of these that speaks for it
-LADDER = (BOTH, NETWORKS, FILTER, "ar1_log_error", "ar1_error", "decaying_error", "open_loop")
+LADDER = (WITH_TREND, TREND, BOTH, NETWORKS, FILTER, "ar1_log_error", "ar1_error", "decaying_error", "open_loop")
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def reasons(chosen: np.ndarray, method: np.ndarray) -> list[str]:
 def guarded(ledger: Ledger, method: np.ndarray) -> np.ndarray:
     """The methods (24, c) to issue instead of those chosen.
 
-    A method whose squared error of late was twice that of one further down the ladder, from mean and networks over
-    filter and corrections to the open loop, leaves it to the best of these.
+    A method whose squared error of late was twice that of one further down the ladder, from trend, mean and networks
+    over filter and corrections to the open loop, leaves it to the best of these. No other leaves it to the trend.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.where(ledger.weights >= ENOUGH, ledger.squares / ledger.weights, np.nan)

@@ -26,13 +26,15 @@ def retuned(
     progress: Progress,
     *,
     leads: Sequence[int] = tuning.EVERY_LEAD,
+    memories: np.ndarray = tuning.MEMORIES,
     thinned: int = 1,
 ) -> Calibrated:
     """What was `found` of a catchment, with the filter of the settings instead of its own, which alone is issued.
 
     Its error levels are those that forecast best for `leads` [h] from `start` to `end` among `effort` generations ×
-    population, judged on every so manieth stretch of the record as `thinned` says. Widths of intervals are left those
-    of the filter before. Raises ValueError, naming the catchment, when the period holds too little.
+    population, with one of these `memories` of the residual, judged on every so manieth stretch of the record as
+    `thinned` says. Widths of intervals are left those of the filter before. Raises ValueError, naming the catchment,
+    when the period holds too little.
     """
     record = record_of(settings, store, catchment, found.model, start, end)
     model = record.model
@@ -43,6 +45,6 @@ def retuned(
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
     some = replace(past, starts=past.starts[::thinned])
-    own = fitting.tuned(settings, model, parameters, some, effort, progress, leads)
+    own = fitting.tuned(settings, model, parameters, some, effort, progress, leads, memories)
     alone = {forcing: (choice.FILTER,) * LEADS.size for forcing in found.choice}
     return replace(found, **vars(own), choice=alone, taught=None, apart=())

@@ -13,7 +13,7 @@ from hydroda.quality import FAIL
 from hydroda.schema import LEADS, hours, months
 from hydroda.settings import Settings
 from hydroda.units import HOUR, iso
-from hydroda.verification import DIMS, Sample
+from hydroda.verification import CHANGE, DIMS, Sample
 from hydroda.window import CONTEXT, FORCINGS, View
 
 LOOK_BACK = 48  # hours in which the newest observation of a published forecast is looked for
@@ -104,7 +104,7 @@ def _published(domain: Domain, start: np.datetime64, end: np.datetime64) -> xr.D
         one = one.rename(station_id="station").assign_coords({DIMS[1]: LEADS}).reindex(station=names)
         parts.append(one.expand_dims({DIMS[0]: [cycle]}))
     archive = xr.concat(parts, DIMS[0], join="exact")
-    at_issue = {name: np.full((len(parts), len(names)), np.nan) for name in ("observed", "open_loop", "age")}
+    at_issue = {name: np.full((len(parts), len(names)), np.nan) for name in ("observed", "change", "open_loop", "age")}
     kept = archive[DIMS[0]].values
     stretch = hours(kept[0] - (LOOK_BACK + CONTEXT) * HOUR, kept[-1])
     view = _view(domain, stretch, stretch + domain.settings.cut_off)
@@ -114,11 +114,13 @@ def _published(domain: Domain, start: np.datetime64, end: np.datetime64) -> xr.D
             at_issue[name][i, domain.columns] = values
     dims = DIMS[0], DIMS[2]
     settings = domain.settings
-    return archive.assign(
-        observed_at_issue=(dims, at_issue["observed"]),
-        open_loop_at_issue=(dims, at_issue["open_loop"]),
-        observation_age=(dims, at_issue["age"]),
-    ).assign_attrs(
+    columns = {
+        "observed_at_issue": (dims, at_issue["observed"]),
+        CHANGE: (dims, at_issue["change"]),
+        "open_loop_at_issue": (dims, at_issue["open_loop"]),
+        "observation_age": (dims, at_issue["age"]),
+    }
+    return archive.assign(columns).assign_attrs(
         domain=settings.deployment.domain,
         forcing="as published",
         model=domain.models,
@@ -143,7 +145,7 @@ def _open_loop(domain: Domain, stations: Sequence[str], stretch: np.ndarray) -> 
 
 
 def _newest(view: View, open_loop: np.ndarray, row: int) -> dict[str, np.ndarray]:
-    """The newest usable observation at a row that has an open loop, and its age."""
+    """The newest usable observation at a row that has an open loop, its change in the hour before, and its age."""
     window_rows = slice(row - LOOK_BACK + 1, row + 1)
     qc = window.flags(view, "qc", row - LOOK_BACK + 1, row)
     discharge = view.values["discharge"][window_rows]
@@ -151,8 +153,10 @@ def _newest(view: View, open_loop: np.ndarray, row: int) -> dict[str, np.ndarray
     last = LOOK_BACK - 1 - np.argmax(usable[::-1], axis=0)
     column = np.arange(discharge.shape[1])
     some = usable.any(0)
+    before = np.where(usable[last - 1, column] & (last > 0), discharge[last - 1, column], np.nan)
     found = {
         "observed": discharge[last, column],
+        "change": discharge[last, column] - before,
         "open_loop": open_loop[window_rows][last, column],
         "age": LOOK_BACK - 1.0 - last,
     }

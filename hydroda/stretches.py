@@ -124,8 +124,8 @@ def issues(
 class Forecasts(NamedTuple):
     """Forecasts (24, f) of one catchment [mm/h]: the filter's with their variance, those (24, s, f) of networks beside
     it where there are any, the open loop; what was observed (24, f), NaN where missing; the positions (f,) they are
-    issued at, and there (f,) what is observed, the open loop, and the residuals of the analysis and of that an hour
-    before; and of which stretch they are."""
+    issued at, and there (f,) what is observed, its change in the last hour, the open loop, and the residuals of the
+    analysis and of that an hour before; and of which stretch they are."""
 
     of_filter: np.ndarray
     variance: np.ndarray
@@ -134,6 +134,7 @@ class Forecasts(NamedTuple):
     observed: np.ndarray
     issue: np.ndarray
     observed_at_issue: np.ndarray
+    change_at_issue: np.ndarray
     open_loop_at_issue: np.ndarray
     residual: np.ndarray
     residual_before: np.ndarray
@@ -156,6 +157,7 @@ def forecasts(batch: Batch, known: Past, found: Analyses, weather: Weather) -> F
                 known.observed[at],
                 issue,
                 known.observed[issue],
+                known.observed[issue] - known.observed[issue - 1],
                 wider.system.see(moment.open_loop)[:, 0, 0],
                 *(torch.from_numpy(residual) for residual in residuals),
                 torch.arange(issue.numel()) % known.starts.size,

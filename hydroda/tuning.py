@@ -26,6 +26,7 @@ EVERY_LEAD = tuple(LEADS.tolist())
 # hours, of the residual of an analysis: the two memories, and all pairs of them
 LONG, SHORT = np.append(0.0, np.geomspace(0.5, 500.0, 61)), np.append(0.0, 2.0 ** np.arange(-1, 5))
 MEMORIES = np.array([(a, b) for a in LONG for b in SHORT if b < a or a == b == 0.0])
+NONE = MEMORIES[:1]
 AT_ONCE = 8  # pairs of memories whose arrays stay in the cache, which is twenty times faster than all at once
 TYPICAL = 0.1  # share of its mean content a store is in error when it is empty
 
@@ -123,11 +124,11 @@ def squares(batch: Batch, known: Past, found: Analyses) -> Squares:
 
 
 def residual_memory(
-    found: Squares, variance: float, leads: Sequence[int] = EVERY_LEAD
+    found: Squares, variance: float, leads: Sequence[int] = EVERY_LEAD, memories: np.ndarray = MEMORIES
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each candidate the memories (k, 2) [h] of the residual of an analysis that are best for `leads` [h], and the
-    loss (k,) that is then left: the mean over these of `quarters.loss`, errors being divided by the variance of what is
-    observed.
+    """For each candidate which of these memories (m, 2) [h] of the residual of an analysis are best for `leads` [h],
+    (k, 2), and the loss (k,) that is then left: the mean over the leads of `quarters.loss`, errors being divided by the
+    variance of what is observed.
 
     A second memory must be worth more than a difference that does not count, which is added to the loss with it: what
     it gains by less in the hours it is fitted to it does not in others.
@@ -137,11 +138,11 @@ def residual_memory(
     loss = np.concatenate(
         [
             quarters.loss(np.moveaxis(own.corrected(some, counted), 1, 0) / variance).mean(-1)
-            for some in np.array_split(MEMORIES, len(MEMORIES) // AT_ONCE)
+            for some in np.array_split(memories, max(len(memories) // AT_ONCE, 1))
         ]
     )
-    loss += np.where(MEMORIES[:, 1:] > 0.0, quarters.HARDLY, 0.0)
-    return MEMORIES[loss.argmin(0)], loss.min(0)
+    loss += np.where(memories[:, 1:] > 0.0, quarters.HARDLY, 0.0)
+    return memories[loss.argmin(0)], loss.min(0)
 
 
 def tune(
@@ -154,9 +155,11 @@ def tune(
     generations: int = 20,
     population: int = 32,
     leads: Sequence[int] = EVERY_LEAD,
+    memories: np.ndarray = MEMORIES,
     progress: Progress = silent,
 ) -> np.ndarray:
-    """The error levels (d,), in the order of `table`, that forecast best with the residual of the analysis added.
+    """The error levels (d,), in the order of `table`, that forecast best with the residual of the analysis added, which
+    has one of these `memories`.
 
     Least is the mean over `leads` [h] of a logarithm (`residual_memory`): every lead counts alike, and what is won in
     the first hours does not pay for forecasts of a day that are worse than without the filter. A gain that would make
@@ -167,7 +170,7 @@ def tune(
     def loss(values: np.ndarray) -> np.ndarray:
         candidates = rows(model, build, parameters, known, values)
         found = squares(candidates, known, analyses(candidates, known, EVERY))
-        return residual_memory(found, known.variance, leads)[1]
+        return residual_memory(found, known.variance, leads, memories)[1]
 
     return minimised(
         loss,

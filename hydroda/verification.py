@@ -22,6 +22,7 @@ from hydroda.schema import QUANTILES, quantile_name
 from hydroda.units import HOUR, iso
 
 EACH = "discharge_network"  # of an archive: the forecasts of every network, (issue time, lead, network, station)
+CHANGE = "observed_change_at_issue"
 OWN = (FILTER, NETWORKS)  # parts of a forecast, scored beside it where an archive has them and they are not all of it
 METHODS = ("forecast", *BASELINES)
 LABELS = {
@@ -29,6 +30,7 @@ LABELS = {
     FILTER: "filter alone",
     NETWORKS: "networks alone",
     "persistence": "persistence",
+    "trend": "persistence + trend",
     "climatology": "climatology",
     "open_loop": "open loop",
     "decaying_error": "open loop + decaying error",
@@ -215,7 +217,7 @@ def _methods(archive: xr.Dataset, fitted: Correction, own: Sequence[str]) -> xr.
     """Forecast, parts of it and baselines of one station, (method, F, L)."""
     names = [*SERIES, *(f"discharge_{name}" for name in own)]
     arrays = {name: archive[name].transpose(*DIMS, missing_dims="ignore").values.astype(np.float64) for name in names}
-    age = archive["observation_age"].values if "observation_age" in archive else 0.0
+    age, change = (archive[name].values if name in archive else 0.0 for name in ("observation_age", CHANGE))
     baselines = [
         correction.apply(
             name,
@@ -226,6 +228,7 @@ def _methods(archive: xr.Dataset, fitted: Correction, own: Sequence[str]) -> xr.
             arrays["observed_at_issue"],
             arrays["open_loop_at_issue"],
             np.broadcast_to(age, arrays["observed_at_issue"].shape),
+            change,
         )
         for name in BASELINES
     ]

@@ -7,27 +7,28 @@ import pytest
 import torch
 
 from hydroda import choice, correction
-from hydroda.choice import BOTH, FILTER, METHODS, NETWORKS
+from hydroda.choice import BOTH, FILTER, METHODS, NETWORKS, TREND, WITH_TREND, Newest
 from hydroda.correction import Correction
 from hydroda.forecasting import Trail, newest
 from hydroda.schema import LEADS
 from hydroda.window import Rows
 
-FITTED = Correction((1.0,) * 366, 6.0, 0.1, 0.9, 0.01, 0.0, 0.8)
+FITTED = Correction((1.0,) * 366, 6.0, 0.1, 0.9, 0.01, 0.0, 0.8, 0.7)
 F, S = 4, 2
 RANDOM = np.random.default_rng(3)
 FLOW, NETS, OPEN = (RANDOM.uniform(1.0, 9.0, (F, LEADS.size, S)) for _ in range(3))
 SEEN, MODELLED = (RANDOM.uniform(1.0, 9.0, (F, S)) for _ in range(2))
 RESIDUAL, BEFORE = (RANDOM.normal(size=(F, S)) for _ in range(2))
+CHANGE = RANDOM.normal(size=(F, S))
 AGE = RANDOM.integers(0, 4, (F, S)).astype(float)
 
 
 def every(networks=NETS, memory=((0.0, 0.0), (0.0, 0.0)), residual=RESIDUAL, before=BEFORE):
-    memory = np.array(memory)
-    return choice.candidates(FLOW, networks, OPEN, memory, [FITTED, FITTED], SEEN, MODELLED, residual, before, AGE)
+    known = Newest(SEEN, CHANGE, MODELLED, residual, before, AGE)
+    return choice.candidates(FLOW, networks, OPEN, np.array(memory), [FITTED, FITTED], known)
 
 
-def test_candidates_are_the_filter_the_networks_their_mean_and_the_corrections():
+def test_candidates_are_the_filter_the_networks_their_mean_the_corrections_and_the_trend():
     found = every()
     assert tuple(found) == METHODS
     np.testing.assert_array_equal(found[BOTH], (FLOW + NETS) / 2)
@@ -35,7 +36,12 @@ def test_candidates_are_the_filter_the_networks_their_mean_and_the_corrections()
     np.testing.assert_allclose(
         found["decaying_error"], np.maximum(OPEN + decay * (SEEN - MODELLED)[:, None], 0.0), rtol=1e-12
     )
+    hour = AGE[:, None] + LEADS[:, None]
+    trend = SEEN[:, None] + sum(0.7**k * (k <= hour) for k in range(1, 30)) * CHANGE[:, None]
+    np.testing.assert_allclose(found[TREND], np.maximum(trend, 0.0), rtol=1e-12)
+    np.testing.assert_array_equal(found[WITH_TREND], (found[BOTH] + found[TREND]) / 2)
     assert set(every(None)) == set(METHODS) - {NETWORKS, BOTH}
+    np.testing.assert_array_equal(every(None)[WITH_TREND], (FLOW + found[TREND]) / 2)
     assert set(choice.CORRECTIONS) < set(correction.BASELINES)
 
 
@@ -91,15 +97,16 @@ def errors(**values):
         ({BOTH: (0.81,) * 4, NETWORKS: (0.80,) * 4}, BOTH),  # hardly better is no reason
         ({BOTH: (0.83,) * 4, NETWORKS: (0.80,) * 4}, NETWORKS),
         ({BOTH: (0.83,) * 4, NETWORKS: (0.60, 0.80, 0.84, 0.84)}, BOTH),
+        ({BOTH: (0.83,) * 4, NETWORKS: (0.60, 0.80, 0.80, 0.84)}, NETWORKS),
         ({FILTER: (1.0, 0.1, 0.1, 0.1), "open_loop": (0.1, 0.2, 0.2, 0.2)}, FILTER),  # but for one flood
     ],
 )
-def test_another_than_the_usual_must_be_better_in_three_parts_of_four(others, expected):
+def test_another_than_the_usual_must_be_better_in_most_parts(others, expected):
     assert choice.best(errors(**others)) == (expected,) * LEADS.size
 
 
-def test_three_parts_of_five_are_not_enough():
-    five = {FILTER: np.ones((5, LEADS.size)), NETWORKS: np.array([0.5, 0.5, 0.5, 1.1, 1.1])[:, None] * np.ones(24)}
+def test_two_parts_of_five_are_not_enough():
+    five = {FILTER: np.ones((5, LEADS.size)), NETWORKS: np.array([0.3, 0.3, 1.1, 1.1, 1.1])[:, None] * np.ones(24)}
     assert choice.best(five) == (FILTER,) * LEADS.size
     five[NETWORKS][3] = 0.9
     assert choice.best(five) == (NETWORKS,) * LEADS.size
@@ -172,8 +179,10 @@ def test_the_newest_residual_and_the_one_before_are_told_of_each_station():
     found = newest(SimpleNamespace(places=places), trail)
     np.testing.assert_allclose(found.observed, (2.0, 3.0, 5.0, np.nan, 3.0))
     np.testing.assert_allclose(found.open_loop, (2.5, 2.5, 2.5, np.nan, 0.5))
+    np.testing.assert_allclose(found.change, (0.5, np.nan, np.nan, np.nan, np.nan))
     np.testing.assert_allclose(found.residual, (-1.0, 0.0, 2.0, np.nan, 2.0))
     np.testing.assert_allclose(found.residual_before, (-0.5, np.nan, np.nan, np.nan, np.nan))
     np.testing.assert_allclose(found.age, (0.0, 0.0, 0.0, np.nan, 2.0))
     doubt[:2, 0] = 1.0, 9.0
-    assert np.isnan(newest(SimpleNamespace(places=places), trail).residual_before).all()
+    found = newest(SimpleNamespace(places=places), trail)
+    assert np.isnan(found.residual_before).all() and np.isnan(found.change).all()

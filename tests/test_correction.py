@@ -12,7 +12,7 @@ from hydroda.schema import LEADS
 from hydroda.units import HOUR
 
 START = np.datetime64("2001-01-01T01:00", "ns")
-BY_HAND = Correction((2.0,) * 366, 2.0, 0.5, 0.5, 1.0, 0.0, 0.5)
+BY_HAND = Correction((2.0,) * 366, 2.0, 0.5, 0.5, 1.0, 0.0, 0.5, 0.5)
 CORRECTED = ("decaying_error", "ar1_error", "ar1_log_error")
 
 
@@ -28,18 +28,19 @@ def autoregressive(count, mean, phi, spread, seed=0):
     return mean + series
 
 
-def forecast(name, corrections, open_loop, observed, modelled, age, issue=None):
+def forecast(name, corrections, open_loop, observed, modelled, age, issue=None, change=0.0):
     """(F, L, S) from plain lists; hourly issue times unless given."""
     open_loop, observed, modelled, age = (np.asarray(a, float) for a in (open_loop, observed, modelled, age))
     issue = stamps(open_loop.shape[0]) if issue is None else issue
     leads = LEADS[: open_loop.shape[1]]
-    return correction.apply(name, corrections, issue, leads, open_loop, observed, modelled, age)
+    return correction.apply(name, corrections, issue, leads, open_loop, observed, modelled, age, change)
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("persistence", [6.0, 6.0]),
+        ("trend", [6 + 0.4 * (0.5 + 0.25), 6 + 0.4 * (0.5 + 0.25 + 0.125)]),  # it rose by 0.4
         ("climatology", [2.0, 2.0]),
         ("open_loop", [3.0, 8.0]),
         ("decaying_error", [3 + 2 * np.exp(-1.0), 8 + 2 * np.exp(-1.5)]),  # error 2, two and three hours old
@@ -48,7 +49,7 @@ def forecast(name, corrections, open_loop, observed, modelled, age, issue=None):
     ],
 )
 def test_values_by_hand(name, expected):
-    found = forecast(name, [BY_HAND], [[[3.0], [8.0]]], [[6.0]], [[4.0]], [[1.0]])
+    found = forecast(name, [BY_HAND], [[[3.0], [8.0]]], [[6.0]], [[4.0]], [[1.0]], change=np.array([[0.4]]))
     np.testing.assert_allclose(found[0, :, 0], expected, rtol=1e-14)
 
 
@@ -75,6 +76,8 @@ def test_without_an_observation_a_correction_is_the_open_loop_and_persistence_is
         found = forecast(name, [BY_HAND], open_loop, [[observed]], [[modelled]], [[age]])[0, :, 0]
         if name == "persistence":
             np.testing.assert_array_equal(found, observed)
+        elif name == "trend":  # none, from an observation of which the hour before is not known
+            np.testing.assert_array_equal(found, observed if np.isfinite(age) else np.nan)
         elif name == "climatology":
             assert (found == 2.0).all()
         else:
@@ -126,6 +129,8 @@ def test_the_parameters_that_made_a_series_are_found_again():
     assert fitted.log_error_phi == pytest.approx(0.97, abs=0.01)
     assert fitted.log_error_mean == pytest.approx(-0.2, abs=0.015)
     centred = correction.fit("a", stamps(count), open_loop + autoregressive(count, 0.0, 0.93, 0.4), open_loop)
+    rising = correction.fit("a", stamps(count), 9.0 + autoregressive(count, 0.0, 0.8, 0.01).cumsum(), open_loop)
+    assert rising.trend_phi == pytest.approx(0.8, abs=0.01)
     assert centred.decay_hours == pytest.approx(-1 / np.log(0.93), rel=0.15)
 
 

@@ -194,7 +194,7 @@ def test_a_belief_with_a_ledger_of_other_methods_is_not_used(settings):
     wider = {"forecasts": np.pad(old.forecasts, [(0, 0), *more]), "squares": np.pad(old.squares, more)}
     other = replace(old, **wider, weights=np.pad(old.weights, more))
     netcdf.write(restart.dataset([replace(saved, ledger=other)]), path, record_dim=None)
-    with pytest.raises(ValueError, match="9 methods, there are 7"):
+    with pytest.raises(ValueError, match="11 methods, there are 9"):
         restart.groups_of(netcdf.read(path))
     done = steps.run(settings, FIRST + HOUR)
     assert netcdf.read(done.files[0]).attrs["hydroda_start_kind"] == "cold"

@@ -10,7 +10,7 @@ from conftest import CALIBRATED_UNTIL, START
 
 from hydroda import calibrated, choice, designs, groups, judging, steps, stretches
 from hydroda.calibration import open_loop
-from hydroda.choice import BOTH, FILTER, NETWORKS
+from hydroda.choice import FILTER
 from hydroda.filters import guided
 from hydroda.history import record_of
 from hydroda.units import HOUR
@@ -100,7 +100,7 @@ def test_single_networks_are_judged_as_their_mean_will_do(known, settings):
     hours = len(past.observed)
     each = [judging.judged(batch, past, alone, AREA, np.full(hours, k)).errors for k in range(3)]
     together = judging.judged(batch, past, alone, AREA).errors
-    for name in (NETWORKS, BOTH):
+    for name in choice.OF_NETWORKS:
         assert not np.allclose(each[0][name], each[1][name], rtol=1e-3)
         np.testing.assert_allclose(np.mean([own[name] for own in each], 0), together[name], rtol=1e-9)
     np.testing.assert_array_equal(each[0][FILTER], together[FILTER])

@@ -20,7 +20,7 @@ from hydroda.verification import BY_METHOD, COUNTS, METHODS, OF_FORECAST
 START = np.datetime64("2003-01-31T20:00", "ns")
 ATTRS = {"domain": "demo", "forcing": "observed", "model": "hbv.hourly", "filter": "sigma.ukf"}
 STATIONS = ("alder", "birch-2", "cedar_3")
-HALVED = Correction((5.0,) * 366, 3.0, 0.1, 0.8, 0.05, 0.02, 0.9)
+HALVED = Correction((5.0,) * 366, 3.0, 0.1, 0.8, 0.05, 0.02, 0.9, 0.6)
 
 
 def archive(issue, median, spread, open_loop, observed_at_issue, open_loop_at_issue, stations, dtype="f8", **attrs):
@@ -30,7 +30,13 @@ def archive(issue, median, spread, open_loop, observed_at_issue, open_loop_at_is
     laws = {quantile_name(level): predictive.quantile(median, sides, level) for level in QUANTILES}
     columns = {"discharge": median, **laws, "discharge_open_loop": open_loop}
     ds = xr.Dataset({name: (dims, np.asarray(values, dtype)) for name, values in columns.items()})
-    for name, values in (("observed_at_issue", observed_at_issue), ("open_loop_at_issue", open_loop_at_issue)):
+    change = np.diff(observed_at_issue, axis=0, prepend=np.nan)
+    at_issue = {
+        "observed_at_issue": observed_at_issue,
+        verification.CHANGE: change,
+        "open_loop_at_issue": open_loop_at_issue,
+    }
+    for name, values in at_issue.items():
         ds[name] = ((dims[0], dims[2]), np.asarray(values, dtype))
     leads = np.arange(1, median.shape[1] + 1)
     return ds.assign_coords(dict(zip(dims, (issue, leads, list(stations)), strict=True))).assign_attrs(
@@ -256,6 +262,7 @@ def test_scores_equal_a_plain_loop(real, scores):
             for i, issue in enumerate(ds.forecast_reference_time.values):
                 at = {name: float(ds[name].values[i, lead - 1, s]) for name in verification.SERIES[:6]}
                 o, m = float(ds.observed_at_issue.values[i, s]), float(ds.open_loop_at_issue.values[i, s])
+                rise = float(ds[verification.CHANGE].values[i, s])
                 y = truth_at.get(issue + lead * HOUR, np.nan)
                 if np.isnan([*at.values(), o, m, y]).any():
                     continue
@@ -264,6 +271,7 @@ def test_scores_equal_a_plain_loop(real, scores):
                 by = {
                     "forecast": at["discharge"],
                     "persistence": o,
+                    "trend": o + (0.0 if np.isnan(rise) else 1.5 * (1 - 0.6**lead) * rise),
                     "climatology": 5.0,
                     "open_loop": ol,
                     "decaying_error": ol + np.exp(-lead / c.decay_hours) * (o - m),

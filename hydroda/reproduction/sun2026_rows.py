@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 from hydroda import calibrated, comparison, designs, files, learning, retuning, steps, tuning
@@ -52,8 +53,10 @@ def rows(
     if shared is not None and name in {each.id for each in shared[0].catchments}:
         called = UNSEEN if name == shared[1] else TOGETHER
         joint = (Row(called, _one(called, NETWORKS), own, partial(_of_several, shared[0])),)
+    # a residual that is best for an hour would be carried on for a day: here its stores must do it
+    first_hour = partial(_retuned, river, study.search.filter, leads=(1,), memories=tuning.NONE)
     return (
-        Row(UKF_1H, _one(UKF_1H, FILTER), own, partial(_retuned, river, study.search.filter, leads=(1,))),
+        Row(UKF_1H, _one(UKF_1H, FILTER), own, first_hour),
         Row(ENKF, _one(ENKF, FILTER), enkf, partial(_retuned, river, study.ensemble, thinned=THINNED)),
         Row("networks", _each, own, partial(_issued, path)),
         Row(LEVELS, _one(LEVELS, NETWORKS), own, partial(_taught, river, as_long, designs.LEVELS)),
@@ -114,13 +117,14 @@ def _retuned(
     progress: Progress,
     *,
     leads: tuple[int, ...] = tuning.EVERY_LEAD,
+    memories: np.ndarray = tuning.MEMORIES,
     thinned: int = 1,
 ) -> Calibrated:
     """With error levels of its own, searched on the hours those of the river's filter were searched on."""
     if kept is not None:
         return kept
     place = one.catchment(base.station)
-    how = {"leads": leads, "thinned": thinned}
+    how = {"leads": leads, "memories": memories, "thinned": thinned}
     return retuning.retuned(one, store_of(one), place, base, *river.learned_on, effort, progress, **how)  # type: ignore[arg-type]
 
 
