@@ -30,7 +30,7 @@ from hydroda.schema import LEADS, QUANTILES, VARIABLES, hours, months, quantile_
 from hydroda.settings import Settings
 from hydroda.start import begin, number
 from hydroda.units import HOUR, iso
-from hydroda.verification import CHANGE, DIMS, EACH, OWN
+from hydroda.verification import AGE, CHANGE, DIMS, EACH, OWN
 from hydroda.window import CONTEXT, Lead, View
 
 log = logging.getLogger(__name__)
@@ -215,7 +215,7 @@ def _fill(columns: dict[str, np.ndarray], place: int, at: np.ndarray, ahead: Out
     columns["observed_at_issue"][place, at] = ahead.newest.observed
     columns[CHANGE][place, at] = ahead.newest.change
     columns["open_loop_at_issue"][place, at] = ahead.newest.open_loop
-    columns["observation_age"][place, at] = ahead.newest.age
+    columns[AGE][place, at] = ahead.newest.age
 
 
 def _columns(domain: Domain, cycles: np.ndarray, networks: int) -> dict[str, np.ndarray]:
@@ -223,7 +223,7 @@ def _columns(domain: Domain, cycles: np.ndarray, networks: int) -> dict[str, np.
     ahead = (cycles.size, LEADS.size, len(domain.stations))
     each = {EACH: np.full((*ahead[:2], networks, ahead[2]), np.nan, np.float32)} if networks else {}
     names = ("discharge", *map(quantile_name, QUANTILES), "discharge_open_loop", *(f"discharge_{name}" for name in OWN))
-    at_issue = ("observed_at_issue", CHANGE, "open_loop_at_issue", "observation_age")
+    at_issue = ("observed_at_issue", CHANGE, "open_loop_at_issue", AGE)
     return (
         {name: np.full(ahead, np.nan, np.float32) for name in names}
         | {name: np.full((ahead[0], ahead[2]), np.nan, np.float32) for name in at_issue}
@@ -233,7 +233,7 @@ def _columns(domain: Domain, cycles: np.ndarray, networks: int) -> dict[str, np.
 
 
 def _dataset(domain: Domain, cycles: np.ndarray, columns: dict[str, np.ndarray], attrs: dict[str, str]) -> xr.Dataset:
-    units = {name: VARIABLES["discharge"].units for name in columns} | {"observation_age": "hours"}
+    units = {name: VARIABLES["discharge"].units for name in columns} | {AGE: "hours"}
     told: dict[str, dict[str, Any]] = {name: {"units": units[name], "long_name": name} for name in columns}
     told[METHOD] = METHOD_ATTRIBUTES
     axes = {2: (DIMS[0], DIMS[2]), 3: DIMS, 4: (*DIMS[:2], "network", DIMS[2])}

@@ -13,7 +13,7 @@ from hydroda.quality import FAIL
 from hydroda.schema import LEADS, hours, months
 from hydroda.settings import Settings
 from hydroda.units import HOUR, iso
-from hydroda.verification import CHANGE, DIMS, Sample
+from hydroda.verification import AGE, CHANGE, DIMS, Sample
 from hydroda.window import CONTEXT, FORCINGS, View
 
 LOOK_BACK = 48  # hours in which the newest observation of a published forecast is looked for
@@ -118,7 +118,7 @@ def _published(domain: Domain, start: np.datetime64, end: np.datetime64) -> xr.D
         "observed_at_issue": (dims, at_issue["observed"]),
         CHANGE: (dims, at_issue["change"]),
         "open_loop_at_issue": (dims, at_issue["open_loop"]),
-        "observation_age": (dims, at_issue["age"]),
+        AGE: (dims, at_issue["age"]),
     }
     return archive.assign(columns).assign_attrs(
         domain=settings.deployment.domain,

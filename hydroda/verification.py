@@ -22,7 +22,7 @@ from hydroda.schema import QUANTILES, quantile_name
 from hydroda.units import HOUR, iso
 
 EACH = "discharge_network"  # of an archive: the forecasts of every network, (issue time, lead, network, station)
-CHANGE = "observed_change_at_issue"
+AGE, CHANGE = TOLD = ("observation_age", "observed_change_at_issue")  # not in archives of earlier versions
 OWN = (FILTER, NETWORKS)  # parts of a forecast, scored beside it where an archive has them and they are not all of it
 METHODS = ("forecast", *BASELINES)
 LABELS = {
@@ -104,7 +104,8 @@ def verify(archives: Iterable[xr.Dataset], observed: xr.DataArray, corrections: 
     """Scores (method, forecast_period, station) of all archives together; of the intervals without method.
 
     `observed_at_issue` of an archive is what was known at issue time, `open_loop_at_issue` the open loop of the same
-    hour, `observation_age` [h] (taken as 0 where there is none) how old it was. `netcdf.write` takes the result with
+    hour, `observation_age` [h] (taken as 0 where there is none) how old it was, `observed_change_at_issue` by how much
+    it was above the one an hour before (taken as 0). `netcdf.write` takes the result with
     record_dim=None. Raises ValueError when archives do not belong together or hold nothing, KeyError for a station
     without observations or baselines.
     """
@@ -146,7 +147,7 @@ def pool(archives: Iterable[xr.Dataset]) -> xr.Dataset:
         for key in SAME:
             if told[key] != first[key]:
                 raise ValueError(f"archives differ in {key}: {first[key]!r} and {told[key]!r}; verify them apart")
-        series = [*SERIES, *own, *(["observation_age"] if "observation_age" in archive else [])]
+        series = [*SERIES, *own, *(name for name in TOLD if name in archive)]
         kept.append(archive[series].drop_attrs(deep=False))
     if first is None:
         raise ValueError("no archives to verify: make hindcasts of the period first")
@@ -217,7 +218,7 @@ def _methods(archive: xr.Dataset, fitted: Correction, own: Sequence[str]) -> xr.
     """Forecast, parts of it and baselines of one station, (method, F, L)."""
     names = [*SERIES, *(f"discharge_{name}" for name in own)]
     arrays = {name: archive[name].transpose(*DIMS, missing_dims="ignore").values.astype(np.float64) for name in names}
-    age, change = (archive[name].values if name in archive else 0.0 for name in ("observation_age", CHANGE))
+    age, change = (archive[name].values if name in archive else 0.0 for name in TOLD)
     baselines = [
         correction.apply(
             name,
