@@ -105,9 +105,9 @@ def verify(archives: Iterable[xr.Dataset], observed: xr.DataArray, corrections: 
 
     `observed_at_issue` of an archive is what was known at issue time, `open_loop_at_issue` the open loop of the same
     hour, `observation_age` [h] (taken as 0 where there is none) how old it was, `observed_change_at_issue` by how much
-    it was above the one an hour before (taken as 0). `netcdf.write` takes the result with
-    record_dim=None. Raises ValueError when archives do not belong together or hold nothing, KeyError for a station
-    without observations or baselines.
+    it was above the one an hour before (taken as 0). `netcdf.write` takes the result with record_dim=None. Raises
+    ValueError when archives do not belong together or hold nothing, KeyError for a station without observations or
+    baselines.
     """
     archive = pool(archives)
     if archive.sizes["forecast_reference_time"] < 2:

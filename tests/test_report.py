@@ -167,7 +167,7 @@ def test_a_row_says_status_observation_flow_peak_and_chances():
     assert (status, observed) == ("good", f"{float(analysis.discharge_observed[-1, 0]):.1f} (of the last hour)")
     assert now == f"{float(analysis.discharge[-1, 0]):.1f}"
     assert highest == f"85.0 ({low:.1f} to {high:.0f}) Sat 22 Nov 13:00 UTC"
-    assert first == "99 % above 60" and second == f"{100 * level:.0f} % above 100"
+    assert first == "> 99 % above 60" and second == f"{100 * level:.0f} % above 100"
 
 
 @pytest.mark.usefixtures("sketched")
