@@ -20,8 +20,8 @@ TITLES = {
 }
 SUMMARIES = {
     "fc": "River discharge at gauging stations for the next 24 hours: median, quantiles and exceedance probabilities "
-    "of a predictive distribution, log-normal on either side of its median, from data assimilation into a rainfall-runoff "
-    "model.",
+    "of a predictive distribution, log-normal on either side of its median, from data assimilation into a "
+    "rainfall-runoff model.",
     "an": "River discharge at gauging stations as estimated by data assimilation into a rainfall-runoff model, with "
     "the observations used and their quality flags.",
     "ens": "River discharge at gauging stations for the next 24 hours: members of an ensemble from data assimilation "

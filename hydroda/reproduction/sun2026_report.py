@@ -51,8 +51,9 @@ def page(
         "# A learned gain inside a rainfall-runoff model, after Sun et al. (2026), EGU26-8698",
         "One forecast every hour of the test period of each catchment, scored at leads "
         f"{', '.join(map(str, LEADS))} h, all methods on the same hours. *hydroda* is what is issued: the mean of UKF "
-        "and networks, or at some leads the UKF, networks, or a baseline, where that was better in hours that neither "
-        f"UKF nor networks were tuned to, or of late. Baselines: {baselines}. Networks give a learned "
+        "and networks, or at some leads the UKF, networks, a baseline, or the mean with the trend, where that was "
+        "better in hours that neither UKF nor networks were tuned to, or of late; near and beyond the highest flow of "
+        f"the record up to half of it is open loop + decaying error. Baselines: {baselines}. Networks give a learned "
         "gain; *networks* is the mean of several seeds, each of which has a row too. Other rows: networks that set the "
         "error levels of the UKF hour by hour, a gain whose loss knew the first hours only, networks that learn "
         "parameters of the model too, and a learned gain for several rivers at once, those whose model is without "
