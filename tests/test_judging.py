@@ -8,12 +8,12 @@ import pytest
 import torch
 from conftest import CALIBRATED_UNTIL, START
 
-from hydroda import calibrated, choice, designs, groups, judging, steps, stretches
+from hydroda import calibrated, choice, designs, groups, intervals, judging, steps, stretches
 from hydroda.calibration import open_loop
 from hydroda.choice import FILTER
 from hydroda.filters import guided
 from hydroda.history import record_of
-from hydroda.units import HOUR
+from hydroda.units import HOUR, m3_per_second
 
 AREA = 40.0
 
@@ -84,6 +84,27 @@ def test_the_filter_is_judged_in_each_part_by_what_it_was_tuned_to_without(known
     np.testing.assert_allclose(judged.errors[FILTER], expected, rtol=1e-9)
     whole = judging.judged(batch_of(settings, replace(found, apart=())), past, replace(found, apart=()), AREA)
     assert not np.allclose(whole.errors[FILTER], expected, rtol=1e-3)
+
+
+def test_intervals_are_for_what_is_issued_in_floods_too(known, settings):
+    found, past = known
+    alone = replace(found, apart=(), residual_hours=(30.0, 0.0))
+    judged = judging.judged(batch_of(settings, alone), past, alone, AREA)
+    batch = groups.batch([alone], settings).rows(np.zeros(past.starts.size, np.int64))
+    analysed = stretches.analyses(batch, past, stretches.EVERY)
+    made = stretches.forecasts(batch, past, analysed, lambda at: past.forcing[at])
+    every = judging.candidates(made, alone.correction, AREA, np.tile(alone.residual_hours, (made.issue.size, 1)))
+    flow = choice.picked(every, np.array(judged.choice["observed"])[:, None])
+    highest = np.nanmax(past.observed)
+    issued = choice.moderated(flow, every, highest)
+    assert (issued != flow).any()
+    between = intervals.cuts(issued)
+    applied = judged.applied(found)
+    assert applied.highest == judged.highest == pytest.approx(m3_per_second(highest, AREA))
+    assert applied.spread["observed"] == intervals.factors(issued, made.variance, made.observed, between)
+    assert applied.spread["observed"] != intervals.factors(flow, made.variance, made.observed, between)
+    assert applied.between == pytest.approx(m3_per_second(np.array(between), AREA))
+    assert applied.choice == judged.choice and applied.report == found.report
 
 
 def test_single_networks_are_judged_as_their_mean_will_do(known, settings):

@@ -14,6 +14,7 @@ from conftest import CALIBRATED_UNTIL, EFFORT, FIRST, SMALL, START
 from hydroda import calibrated, domain, netcdf, quality, steps, verification
 from hydroda.__main__ import main
 from hydroda.acceptance import check
+from hydroda.correction import BASELINES
 from hydroda.known import as_known
 from hydroda.schema import hours
 from hydroda.settings import SettingsError, load
@@ -179,6 +180,12 @@ def test_what_was_published_can_be_scored(settings):
     scores = netcdf.read(steps.verify(settings, cycles[0], cycles[-1], kind="operational"))
     assert scores.attrs["hydroda_issue_times"] == 12
     assert int(scores.n.max()) == 12
+    steps.hindcast(settings, cycles[0], cycles[-1], forcing="none")
+    again = netcdf.read(steps.verify(settings, cycles[0], cycles[-1], forcing="none"))
+    for name in BASELINES:  # from what was observed newest in either
+        one, other = (each.rmse.sel({"method": name}) for each in (scores, again))
+        np.testing.assert_allclose(one, other, rtol=1e-3)
+    assert not np.allclose(again.rmse.sel({"method": "trend"}), again.rmse.sel({"method": "persistence"}), rtol=1e-3)
 
 
 def test_there_must_be_something_to_score(settings):

@@ -388,6 +388,7 @@ def test_rows_are_of_the_calibration_that_is_there(alone):
     made = parameters(ukf)
     base = calibrated.restore(store_of(settings).read_parameters("ach"))
     assert made.taught is None and made.errors != base.errors and made.correction == base.correction
+    assert made.residual_hours == (0.0, 0.0)
     own = {p.name for p in build_model(base.model, base.temperature).parameters if p.role == "filter"}
     assert {n: v for n, v in made.parameters.items() if n not in own} == {
         n: v for n, v in base.parameters.items() if n not in own
