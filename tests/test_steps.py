@@ -184,7 +184,7 @@ def test_what_was_published_can_be_scored(settings):
     again = netcdf.read(steps.verify(settings, cycles[0], cycles[-1], forcing="none"))
     for name in BASELINES:  # from what was observed newest in either
         one, other = (each.rmse.sel({"method": name}) for each in (scores, again))
-        np.testing.assert_allclose(one, other, rtol=1e-3)
+        np.testing.assert_allclose(one, other, rtol=5e-3)
     assert not np.allclose(again.rmse.sel({"method": "trend"}), again.rmse.sel({"method": "persistence"}), rtol=1e-3)
 
 
