@@ -1,5 +1,5 @@
-"""Which forecast is issued at each lead: the filter's, that of networks beside it, the mean of both, the trend of
-the last hours or its mean with these, or the open loop with a corrected error, whichever was best in the past.
+"""Which forecast is issued at each lead: the filter's, that of networks beside it, the mean of both, the trend of the
+last hours or its mean with these, or the open loop with a corrected error, whichever was best in the past.
 
 A filter that is best at twelve hours may be beaten at one by the last error, carried on; that is published then.
 Arrays of discharge [m³/s] are (F, 24, S): issue times, leads, stations.
@@ -19,11 +19,11 @@ CORRECTIONS = ("open_loop", "decaying_error", "ar1_error", "ar1_log_error")
 TREND, WITH_TREND = "trend", "with_trend"
 UNPROVEN = (0.5, 1.5)  # times the highest flow on record, between which the share grows that is left to the open loop
 YIELDED = 0.5  # of the forecast, the largest such share
-MOSTLY = 0.5  # of the parts of the past; in more a method must be better that is to take the place of the usual one
+MOSTLY = 0.5  # of the parts of the past; a method must be better in more to take the place of the usual one
 NEAR = 1.5  # a lead is judged with those up to so many times as far or as near, else chance would choose at each
 METHODS = (FILTER, NETWORKS, BOTH, *CORRECTIONS, TREND, WITH_TREND)
 OF_NETWORKS = {NETWORKS: 1.0, BOTH: 0.5, WITH_TREND: 0.25}  # share of networks in a method, where there are any
-CLASSICAL = (FILTER, *CORRECTIONS)  # what needs no training
+CLASSICAL = (FILTER, *CORRECTIONS)  # what networks are to be better than
 
 
 class Newest(NamedTuple):

@@ -120,7 +120,7 @@ def guarded(ledger: Ledger, method: np.ndarray) -> np.ndarray:
     """The methods (24, c) to issue instead of those chosen.
 
     A method whose squared error of late was twice that of one further down the ladder, from trend, mean and networks
-    over filter and corrections to the open loop, leaves it to the best of these. No other leaves it to the trend.
+    over filter and corrections to the open loop, leaves it to the best of these.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.where(ledger.weights >= ENOUGH, ledger.squares / ledger.weights, np.nan)
