@@ -81,7 +81,7 @@ def page(
         cycle=clock(cycle, year=True),
         generated=clock(generated, year=True),
         age=age((generated - cycle) / HOUR),
-        warnings=_warnings(forecast.attrs, (generated - cycle) / HOUR),
+        warnings=_warnings(forecast, (generated - cycle) / HOUR),
         rows=sorted(rows, key=lambda row: row.rank, reverse=True),
         levels=len(rows[0].chances) if rows else 0,
         likely=percent(ALERT_PROBABILITY),
@@ -97,9 +97,9 @@ def _template() -> Template:
     return environment.from_string(files("hydroda").joinpath("report.html.j2").read_text(encoding="utf-8"))
 
 
-def _warnings(attrs: Mapping[str, Any], hours: float) -> list[str]:
-    """What a reader must know before any number."""
-    found = []
+def _warnings(forecast: xr.Dataset, hours: float) -> list[str]:
+    """What a reader must know before any number, of a forecast that is so many hours old."""
+    attrs, found = forecast.attrs, []
     if hours < 0:
         found.append("This page claims to be older than its forecast: check the clocks.")
     if hours >= LATE:
@@ -112,6 +112,9 @@ def _warnings(attrs: Mapping[str, Any], hours: float) -> list[str]:
         found.append(f"The run did not go on from the cycle before ({state}).")
     if attrs.get("hydroda_run_kind", "operational") != "operational":
         found.append(f"This is no operational forecast but a {attrs['hydroda_run_kind'].replace('_', ' ')}.")
+    unusual = forecast["discharge_method"].attrs.get("comment", "") if "discharge_method" in forecast else ""
+    if unusual:
+        found.append(f"Not forecast as usual; {unusual}.")
     return found
 
 

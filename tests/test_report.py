@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_figures import CYCLE, FORECASTS, case, scores
 
-from hydroda import report, score_tables, verification
+from hydroda import fields, report, score_tables, verification
 from hydroda.units import HOUR
 
 MADE = CYCLE + np.timedelta64(12, "m")
@@ -156,6 +156,15 @@ def test_what_is_unusual_is_a_warning(options, words):
     text = made(**options)
     (warning,) = re.findall(r'<p class="warning">(.*?)</p>', text)
     assert words in unescape(warning) and "<" not in warning
+
+
+@pytest.mark.usefixtures("sketched")
+def test_a_flood_beyond_the_record_is_a_warning():
+    def change(forecast, analysis, rain):
+        forecast["discharge_method"] = fields.method(np.ones(forecast.discharge.shape), "beyond the record: s0 up to 9 %")
+
+    (warning,) = re.findall(r'<p class="warning">(.*?)</p>', made(change=change))
+    assert warning == "Not forecast as usual; beyond the record: s0 up to 9 %."
 
 
 @pytest.mark.usefixtures("sketched")
