@@ -161,10 +161,11 @@ def test_what_is_unusual_is_a_warning(options, words):
 @pytest.mark.usefixtures("sketched")
 def test_a_flood_beyond_the_record_is_a_warning():
     def change(forecast, analysis, rain):
-        forecast["discharge_method"] = fields.method(np.ones(forecast.discharge.shape), "beyond the record: s0 up to 9 %")
+        forecast["discharge_method"] = fields.method(np.ones(forecast.discharge.shape), told)
 
+    told = "beyond the record: s0 up to 9 %"
     (warning,) = re.findall(r'<p class="warning">(.*?)</p>', made(change=change))
-    assert warning == "Not forecast as usual; beyond the record: s0 up to 9 %."
+    assert warning == f"Not forecast as usual; {told}."
 
 
 @pytest.mark.usefixtures("sketched")
