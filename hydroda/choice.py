@@ -19,7 +19,10 @@ CORRECTIONS = ("open_loop", "decaying_error", "ar1_error", "ar1_log_error")
 TREND, WITH_TREND = "trend", "with_trend"
 UNPROVEN = (0.5, 1.5)  # times the highest flow on record, between which the share grows that is left to the open loop
 YIELDED = 0.5  # of the forecast, the largest such share
-MOSTLY = 0.5  # of the parts of the past; a method must be better in more to take the place of the usual one
+# of the parts of the past, in which at least a method must be better to take the place of the usual one; more where it
+# knows nothing of what was assimilated
+MOSTLY, NEARLY_ALWAYS = 0.51, 0.75
+UNASSIMILATED = (*CORRECTIONS, TREND)
 NEAR = 1.5  # a lead is judged with those up to so many times as far or as near, else chance would choose at each
 METHODS = (FILTER, NETWORKS, BOTH, *CORRECTIONS, TREND, WITH_TREND)
 OF_NETWORKS = {NETWORKS: 1.0, BOTH: 0.5, WITH_TREND: 0.25}  # share of networks in a method, where there are any
@@ -73,8 +76,8 @@ def best(errors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
 
     It is the mean of filter and networks, unless there are none or it is worse than the filter, which it is then: two
     that err apart are less often far off. Another takes its place where its loss is less (`quarters.loss`), and its
-    error in most parts: one great flood does not decide what is issued in all others. A lead is judged with its
-    neighbours.
+    error in most parts, in three of four where it does without assimilation: one great flood does not decide what is
+    issued in all others. A lead is judged with its neighbours.
     """
     chosen = []
     losses = {name: quarters.loss(e) for name, e in errors.items()}
@@ -87,7 +90,8 @@ def best(errors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
         better = {
             name: own
             for name, own in loss.items()
-            if own < loss[usual] - quarters.HARDLY and (parts[name] < parts[usual]).mean() > MOSTLY
+            if own < loss[usual] - quarters.HARDLY
+            and (parts[name] < parts[usual]).mean() >= (NEARLY_ALWAYS if name in UNASSIMILATED else MOSTLY)
         }
         chosen.append(min(better, key=better.__getitem__, default=usual))
     return tuple(chosen)

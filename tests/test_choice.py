@@ -99,15 +99,22 @@ def errors(**values):
         ({BOTH: (0.83,) * 4, NETWORKS: (0.60, 0.80, 0.84, 0.84)}, BOTH),
         ({BOTH: (0.83,) * 4, NETWORKS: (0.60, 0.80, 0.80, 0.84)}, NETWORKS),
         ({FILTER: (1.0, 0.1, 0.1, 0.1), "open_loop": (0.1, 0.2, 0.2, 0.2)}, FILTER),  # but for one flood
+        ({"ar1_error": (0.5, 0.5, 0.5, 1.01)}, "ar1_error"),
+        ({TREND: (0.5, 0.5, 0.5, 1.01), WITH_TREND: (0.7, 0.7, 0.7, 1.01)}, TREND),
     ],
 )
-def test_another_than_the_usual_must_be_better_in_most_parts(others, expected):
+def test_another_than_the_usual_must_be_better_in_most_parts_or_three_of_four_without_assimilation(others, expected):
     assert choice.best(errors(**others)) == (expected,) * LEADS.size
 
 
 def test_two_parts_of_five_are_not_enough():
     five = {FILTER: np.ones((5, LEADS.size)), NETWORKS: np.array([0.3, 0.3, 1.1, 1.1, 1.1])[:, None] * np.ones(24)}
     assert choice.best(five) == (FILTER,) * LEADS.size
+    five |= {TREND: np.array([0.1, 0.1, 0.1, 1.1, 1.1])[:, None] * np.ones(24)}  # of which three are not either
+    assert choice.best(five) == (FILTER,) * LEADS.size
+    five[WITH_TREND] = five[TREND] + 0.1
+    assert choice.best(five) == (WITH_TREND,) * LEADS.size
+    del five[WITH_TREND]
     five[NETWORKS][3] = 0.9
     assert choice.best(five) == (NETWORKS,) * LEADS.size
 
