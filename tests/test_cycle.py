@@ -154,6 +154,18 @@ def test_a_damaged_belief_costs_an_hour_of_replay_not_the_forecast(settings):
     assert np.isfinite(product.discharge.values).all()
 
 
+def test_an_archive_of_an_earlier_version_is_made_again(settings):
+    """Which knew nothing of the trend; another is kept as it is."""
+    (path,) = steps.hindcast(settings, FIRST, FIRST + 3 * HOUR, forcing="observed")
+    made = netcdf.read(path)
+    before = path.stat().st_mtime_ns
+    assert steps.hindcast(settings, FIRST, FIRST + 3 * HOUR, forcing="observed") == [path]
+    assert path.stat().st_mtime_ns == before
+    netcdf.write(made.drop_vars("observed_change_at_issue"), path, record_dim="forecast_reference_time")
+    steps.hindcast(settings, FIRST, FIRST + 3 * HOUR, forcing="observed")
+    xr.testing.assert_identical(netcdf.read(path), made)
+
+
 def test_a_flood_beyond_the_record_is_told_and_half_left_to_the_open_loop(settings):
     store, end = store_of(settings), FIRST + 2 * HOUR
     content = store.read_parameters("ach")

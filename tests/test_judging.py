@@ -51,6 +51,10 @@ def test_a_filter_is_tuned_without_each_part_and_kept_so(known, settings):
     one = {**stored, "residual_hours": 5.5, "apart": [{**each, "residual_hours": 2.0} for each in stored["apart"]]}
     earlier = calibrated.restore(one)  # as versions with one memory wrote it
     assert earlier.residual_hours == (5.5, 0.0) and {each.residual_hours for each in earlier.apart} == {(2.0, 0.0)}
+    spread = {weather: below for weather, (below, _) in stored["spread"].items()}  # the same on both sides
+    older = calibrated.restore({key: value for key, value in stored.items() if key != "highest"} | {"spread": spread})
+    assert older.highest is None and older.taught == found.taught
+    assert all(below == above == found.spread[weather][0] for weather, (below, above) in older.spread.items())
     tuned = {str(each.errors) for each in (found, *found.apart)}
     assert len(tuned) > 1  # by so short a search some may be the same
     alone = replace(found, apart=())
