@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hydroda import intervals, ledger
-from hydroda.choice import BOTH, FILTER, METHODS, NETWORKS
+from hydroda.choice import BOTH, FILTER, METHODS, NETWORKS, TREND, WITH_TREND
 from hydroda.ledger import DELAY, KEPT, WATCHED
 from hydroda.schema import LEADS
 
@@ -100,6 +100,9 @@ def erring(**factors):
         (BOTH, {NETWORKS: 3.0, FILTER: 0.5, "decaying_error": 0.6}, FILTER),
         (NETWORKS, {FILTER: 2.0, "ar1_log_error": 0.4, "open_loop": 0.3}, "open_loop"),
         ("open_loop", {FILTER: 0.1}, "open_loop"),
+        (TREND, {BOTH: 0.5, FILTER: 0.6}, BOTH),
+        (WITH_TREND, {FILTER: 0.5, "open_loop": 0.6}, FILTER),
+        (FILTER, {TREND: 0.1, WITH_TREND: 0.1}, FILTER),  # which none leaves it to but their mean
     ],
 )
 def test_a_method_that_erred_clearly_more_leaves_it_to_the_best_below(chosen, factors, expected):
