@@ -212,6 +212,35 @@ def test_a_belief_with_a_ledger_of_other_methods_is_not_used(settings):
     assert netcdf.read(done.files[0]).attrs["hydroda_start_kind"] == "cold"
 
 
+def test_what_widens_an_interval_above_does_so_above(settings):
+    """The ledger by what it has learned, the calibration by its factors."""
+
+    def bounds():
+        product = netcdf.read(steps.run(settings, FIRST + HOUR, force=True).files[0])
+        return [product[f"discharge_{name}"].values for name in ("q05", "q50", "q95")]
+
+    hourly(settings, 1)
+    low, median, high = bounds()
+    store = store_of(settings)
+    path = store.belief_path(FIRST)
+    (saved,) = restart.groups_of(netcdf.read(path))
+    wider = saved.ledger.widening + np.array([0.0, np.log(1.5)])[:, None, None, None]
+    other = replace(saved, ledger=replace(saved.ledger, widening=wider))
+    netcdf.write(restart.dataset([other]), path, record_dim=None)
+    found = bounds()
+    np.testing.assert_allclose(found[:2], (low, median), rtol=1e-5)
+    np.testing.assert_allclose(np.log(found[2] / median), 1.5 * np.log(high / median), rtol=0.01)
+    netcdf.write(restart.dataset([saved]), path, record_dim=None)
+    for station in ("ach", "bregenz"):
+        content = store.read_parameters(station)
+        for below, _ in content["spread"].values():
+            below[:] = (1.5 * np.array(below)).tolist()
+        store.write_parameters(station, content)
+    found = bounds()
+    np.testing.assert_allclose(found[1:], (median, high), rtol=1e-5)
+    np.testing.assert_allclose(np.log(found[0] / median), 1.5 * np.log(low / median), rtol=0.01)
+
+
 def test_beliefs_survive_a_file_bit_for_bit(settings, tmp_path):
     hourly(settings, 1)
     domain = domains.load(settings)
