@@ -131,6 +131,10 @@ def test_the_parameters_that_made_a_series_are_found_again():
     centred = correction.fit("a", stamps(count), open_loop + autoregressive(count, 0.0, 0.93, 0.4), open_loop)
     rising = correction.fit("a", stamps(count), 9.0 + autoregressive(count, 0.0, 0.8, 0.01).cumsum(), open_loop)
     assert rising.trend_phi == pytest.approx(0.8, abs=0.01)
+    noise = np.random.default_rng(4).gamma(4.0, 2.0, count)  # what rises falls again
+    assert correction.fit("a", stamps(count), noise, open_loop).trend_phi == 0.0
+    steady = correction.fit("a", stamps(count), 9.0 + np.arange(count), open_loop)
+    assert 0.999 < steady.trend_phi < 1.0
     assert centred.decay_hours == pytest.approx(-1 / np.log(0.93), rel=0.15)
 
 

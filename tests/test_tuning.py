@@ -178,7 +178,9 @@ def test_a_gain_of_zero_leaves_the_open_loop_with_its_last_error():
     flow = MODEL.discharge(past().states.unsqueeze(1), MODEL.defaults)[:, 0, 0].numpy()
     np.testing.assert_allclose(each.open_loop_at_issue, flow[each.issue])
     np.testing.assert_allclose(each.observed_at_issue - each.residual, each.open_loop_at_issue, rtol=1e-6)
-    np.testing.assert_array_equal(each.observed_at_issue, past().observed.numpy()[each.issue])
+    observed = past().observed.numpy()
+    np.testing.assert_array_equal(each.observed_at_issue, observed[each.issue])
+    np.testing.assert_array_equal(each.change_at_issue, observed[each.issue] - observed[each.issue - 1])
     np.testing.assert_allclose(each.of_filter, each.open_loop, rtol=1e-6)
 
 
