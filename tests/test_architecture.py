@@ -183,7 +183,7 @@ def test_a_source_knows_the_contract_only():
 def test_only_steps_know_the_store_and_only_who_drives_a_deployment_knows_the_steps():
     """Flows, the command line, and the study that makes deployments as a person would."""
     study = {f"hydroda.reproduction.sun2026{part}" for part in ("", "_rows", "_together")}
-    driving = {"hydroda.__main__", "hydroda.research"} | study
+    driving = {"hydroda.__main__", "hydroda.preparation", "hydroda.research"} | study
     assert {n for n, t in ALL.items() if "hydroda.steps" in t} <= driving | {
         n for n in MODULES if n.startswith("flows.")
     }
@@ -192,8 +192,8 @@ def test_only_steps_know_the_store_and_only_who_drives_a_deployment_knows_the_st
 
 
 def test_flows_and_the_command_line_hold_no_arithmetic():
-    command_line = {f"hydroda.{n}" for n in ("__main__", "research", "console")}
-    allowed = {f"hydroda.{n}" for n in ("steps", "settings", "units", "lock", "console", "research")}
+    command_line = {f"hydroda.{n}" for n in ("__main__", "preparation", "research", "console")}
+    allowed = {f"hydroda.{n}" for n in ("steps", "settings", "units", "lock", "console", "preparation", "research")}
     for name in MODULES:
         if name.startswith("flows.") or name in command_line:
             assert ours(name) <= allowed, name
