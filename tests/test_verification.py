@@ -178,6 +178,16 @@ def test_hits_of_the_highest_flows_are_those_of_their_twentieth():
 
 
 @pytest.mark.parametrize("spread", [(0.4, 0.4), (0.2, 0.9), (0.8, 0.3)])
+def test_a_law_is_exceeded_at_its_quantiles_as_often_as_they_say_and_read_back_from_two(spread):
+    median, sides = np.array([0.3, 12.0]), np.array(spread)[:, None] * np.ones(2)
+    bounds = [predictive.quantile(median, sides, level) for level in QUANTILES]
+    assert (np.diff(bounds, axis=0) > 0.0).all() and np.array_equal(bounds[2], median)
+    for level, bound in zip(QUANTILES, bounds, strict=True):
+        np.testing.assert_allclose(predictive.exceedance(median, sides, bound), 1.0 - level, rtol=1e-12)
+    np.testing.assert_allclose(predictive.spreads(median, bounds[0], bounds[-1], 0.05, 0.95), sides, rtol=1e-12)
+
+
+@pytest.mark.parametrize("spread", [(0.4, 0.4), (0.2, 0.9), (0.8, 0.3)])
 def test_crps_is_that_of_an_ensemble_of_quantiles(spread):
     random = np.random.default_rng(11)
     median, truth = random.gamma(3, 4, 40), random.gamma(3, 4, 40)
