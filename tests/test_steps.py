@@ -5,13 +5,14 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import xarray as xr
 from conftest import CALIBRATED_UNTIL, EFFORT, FIRST, SMALL, START
 
-from hydroda import calibrated, domain, netcdf, quality, steps, verification
+from hydroda import calibrated, domain, netcdf, quality, scoring, steps, verification
 from hydroda.__main__ import main
 from hydroda.acceptance import check
 from hydroda.correction import BASELINES
@@ -186,6 +187,19 @@ def test_what_was_published_can_be_scored(settings):
         one, other = (each.rmse.sel({"method": name}) for each in (scores, again))
         np.testing.assert_allclose(one, other, rtol=5e-3)
     assert not np.allclose(again.rmse.sel({"method": "trend"}), again.rmse.sel({"method": "persistence"}), rtol=1e-3)
+
+
+def test_a_published_forecast_knew_a_trend_where_the_last_two_hours_were_usable(monkeypatch):
+    discharge = np.full((scoring.LOOK_BACK, 4), np.nan)
+    discharge[-2:, 0], discharge[-3:-1, 1], discharge[-2:, 2], discharge[[0, -1], 3] = (1, 3), (2, 7), (1, 3), (5, 9)
+    qc = np.ones(discharge.shape, int)
+    qc[-2, 2] = qc[-1, 3] = quality.FAIL
+    monkeypatch.setattr(scoring.window, "flags", lambda *_: qc)
+    view = SimpleNamespace(values={"discharge": discharge})
+    found = scoring._newest(view, np.ones(discharge.shape), scoring.LOOK_BACK - 1)
+    np.testing.assert_array_equal(found["observed"], [3.0, 7.0, 3.0, 5.0])
+    np.testing.assert_array_equal(found["change"], [2.0, 5.0, np.nan, np.nan])
+    np.testing.assert_array_equal(found["age"], [0.0, 1.0, 0.0, scoring.LOOK_BACK - 1.0])
 
 
 def test_there_must_be_something_to_score(settings):
