@@ -18,6 +18,8 @@ DELAY = 6  # hours until an observation is asked for
 KEPT = DELAY + LEADS.size  # cycles whose forecasts are still wanted
 STEP = 0.0175  # of the logarithm of a spread, for a miss on its side and nineteen that are none
 SHARED = 1 / 7  # of a step is taken by the other classes too: a year has few floods to learn from
+# times the spread that calibration found: a side that was not missed for long shall not be given up for lost
+REACH = (0.2, 10.0)
 MEMORY = 1440.0  # hours, e-folding time of past errors
 ENOUGH = 480.0  # hours of forecasts that make an error a reason
 CLEARLY = 2.0  # times the squared error of another, where a method stands back; one flood makes 1.2 of nothing
@@ -93,7 +95,7 @@ def learned(ledger: Ledger, observed: np.ndarray, between: np.ndarray) -> Ledger
         ledger,
         squares=fading * ledger.squares + np.where(there, square, 0.0),
         weights=fading * ledger.weights + there,
-        widening=ledger.widening + np.where(here, 1.0, SHARED) * step[:, None],
+        widening=np.clip(ledger.widening + np.where(here, 1.0, SHARED) * step[:, None], *np.log(REACH)),
     )
 
 

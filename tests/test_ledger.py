@@ -54,6 +54,12 @@ def test_a_miss_widens_its_side_and_hits_narrow_both():
     assert (run(ledger.empty(C), KEPT + 40, observed=5.0).widening < 0.0).all()
 
 
+def test_a_side_that_is_never_missed_keeps_some_width_and_one_always_missed_has_bounds():
+    below, above = np.exp(run(ledger.empty(C), 3000, observed=50.0).widening[:, CLASS])
+    np.testing.assert_allclose(below, 0.2)
+    np.testing.assert_allclose(above, 10.0)
+
+
 def test_in_the_long_run_one_in_twenty_lies_below_and_one_above():
     state, missed = ledger.empty(1), []
     for _ in range(8000):
