@@ -127,9 +127,9 @@ def reasons(share: np.ndarray) -> list[str]:
     """In words what is left to the open loop of each catchment, shares (24, S); empty where nothing is."""
     told = []
     for own in share.T:
-        at = np.flatnonzero(own)
-        most = round(100.0 * float(own.max(initial=0.0)))
-        told.append(f"up to {most} % decaying error at {LEADS[at[0]]}-{LEADS[at[-1]]} h" if at.size else "")
+        at, most = np.flatnonzero(own), round(100.0 * float(own.max(initial=0.0)))
+        words = f"up to {most} % left to open loop + last error"
+        told.append(f"{words} at {LEADS[at[0]]}-{LEADS[at[-1]]} h" if at.size else "")
     return told
 
 

@@ -181,8 +181,10 @@ def write(
 
 def _reasons(issued: Sequence[Issued]) -> str:
     """Which catchments are forecast otherwise than chosen at calibration, and why."""
-    stood = [ledger.reasons(i.outlook.chosen, i.outlook.method) for i in issued]
-    parts = {"stood back": stood, "beyond the record": [choice.reasons(i.outlook.beyond) for i in issued]}
+    parts = {
+        "stood back": [ledger.reasons(i.outlook.chosen, i.outlook.method) for i in issued],
+        "near or beyond the highest flow on record": [choice.reasons(i.outlook.beyond) for i in issued],
+    }
     return ". ".join(f"{what}: {told}" for what, whys in parts.items() if (told := _each(issued, whys)))
 
 

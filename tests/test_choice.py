@@ -159,7 +159,7 @@ def test_half_of_a_flood_beyond_the_record_is_left_to_the_open_loop():
     np.testing.assert_allclose(made[:, 5, 0], [2.0, 9.25, 11.0, 48.5])
     np.testing.assert_allclose(made[:3, :, 1], issued[:3, :, 1])
     told = choice.reasons(np.concatenate([np.zeros((10, S)), share[1, :10], np.zeros((4, S))]))
-    assert told == ["up to 25 % decaying error at 11-20 h", ""]
+    assert told == ["up to 25 % left to open loop + last error at 11-20 h", ""]
 
 
 def test_a_flood_is_issued_as_it_is_where_no_highest_flow_or_no_open_loop_is_known():

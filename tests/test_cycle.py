@@ -178,7 +178,7 @@ def test_a_flood_beyond_the_record_is_told_and_half_left_to_the_open_loop(settin
     assert np.abs(own / open_loop - 1.0).max() > 0.01
     done = steps.run(settings, FIRST)
     told = netcdf.read(done.files[0])["discharge_method"].attrs["comment"]
-    assert told == "beyond the record: ach up to 50 % decaying error at 1-24 h"
+    assert told == "near or beyond the highest flow on record: ach up to 50 % left to open loop + last error at 1-24 h"
     store.write_parameters("ach", content)
     steps.run(settings, FIRST, force=True)
     assert "comment" not in netcdf.read(done.files[0])["discharge_method"].attrs
