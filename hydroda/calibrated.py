@@ -98,7 +98,7 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
         taught = own.get("taught")
         own["taught"] = None if taught is None else Taught(**taught)
         catchment = Calibrated(**own)
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"is incomplete or foreign ({error}): calibrate again") from error
     classes = 1 + len(catchment.between)
     shapes = {np.shape(factors) for factors in catchment.spread.values()} | {(SIDES, classes, LEADS.size)}

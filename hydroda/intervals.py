@@ -60,7 +60,8 @@ def factors(median: np.ndarray, variance: np.ndarray, observed: np.ndarray, betw
 
 
 def restored(content: Any) -> Factors:
-    """The factors from a JSON file; earlier versions had the same below and above. Raises TypeError."""
+    """The factors from a JSON file; earlier versions had the same below and above. Raises TypeError,
+    ValueError."""
     return _tuples(content if np.ndim(content) == 3 else [content] * SIDES)
 
 

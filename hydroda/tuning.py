@@ -26,7 +26,7 @@ EVERY_LEAD = tuple(LEADS.tolist())
 # hours, of the residual of an analysis: the two memories, and all pairs of them
 LONG, SHORT = np.append(0.0, np.geomspace(0.5, 500.0, 61)), np.append(0.0, 2.0 ** np.arange(-1, 5))
 MEMORIES = np.array([(a, b) for a in LONG for b in SHORT if b < a or a == b == 0.0])
-NONE = MEMORIES[:1]
+NONE = MEMORIES[:1]  # nothing of the residual is left
 AT_ONCE = 8  # pairs of memories whose arrays stay in the cache, which is twenty times faster than all at once
 TYPICAL = 0.1  # share of its mean content a store is in error when it is empty
 

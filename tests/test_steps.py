@@ -126,6 +126,7 @@ def test_parameters_survive_their_file_and_foreign_ones_are_refused(settings, tm
         ({**content, "format": "other"}, "format"),
         ({k: v for k, v in content.items() if k != "limits"}, "incomplete"),
         ({**content, "spread": {"observed": [[1.0]]}}, "2 sides of 6 classes of 24 factors"),
+        ({**content, "spread": {"observed": [[[1.0]], [[1.0, 2.0]]]}}, "incomplete or foreign"),
         ({**content, "choice": {"observed": ["magic"] * 24}}, r"choice for 'observed' is \['magic'\], expected one of"),
         ({**content, "format": "hydroda calibration 1"}, "calibrate again"),
     ):
