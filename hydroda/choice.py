@@ -30,11 +30,13 @@ CLASSICAL = (FILTER, *CORRECTIONS)  # what networks are to be better than
 
 
 class Newest(NamedTuple):
-    """The newest usable observation of stations [m³/s], its change in the hour before, the open loop of its hour, the
-    residuals of its analysis and of that an hour before, its age [h]; or NaN. Where one of the two observations is
-    doubted nothing is told of the hour before: a spike is not to be taken for a trend."""
+    """The newest usable observation of stations [m³/s], the factor on its error variance by which it is doubted, its
+    change in the hour before, the open loop of its hour, the residuals of its analysis and of that an hour before, its
+    age [h]; or NaN. Where one of the two observations is doubted nothing is told of the hour before: a spike is not to
+    be taken for a trend."""
 
     observed: np.ndarray
+    doubt: np.ndarray
     change: np.ndarray
     open_loop: np.ndarray
     residual: np.ndarray
@@ -54,13 +56,15 @@ def candidates(
 
     To the run of the model from the analysis what is left of the residual of that is added (observation less analysis,
     with memories `residual_hours`, (S, 2) or (F, 1, S, 2)): a gain that is good for a day leaves the first hours to it.
+    Networks see no observation that is doubted; the filter does, with a larger error, and speaks for them then.
     """
     now, before = correction.left(newest.age[:, None] + LEADS[:, None], residual_hours)
     residual, earlier = correction.known(newest.residual, newest.residual_before)
     left = now * residual[:, None] + before * earlier[:, None]
     found = {FILTER: np.maximum(of_filter + left, 0.0)}
     if of_networks is not None:
-        found |= {NETWORKS: of_networks, BOTH: 0.5 * (found[FILTER] + of_networks)}
+        seen = np.where(newest.doubt[:, None] > 1.0, found[FILTER], of_networks)
+        found |= {NETWORKS: seen, BOTH: 0.5 * (found[FILTER] + seen)}
     usual = found.get(BOTH, found[FILTER])
     issue = np.zeros(len(of_filter), "datetime64[ns]")  # none of these depends on the season
     at_issue = newest.observed, newest.open_loop, newest.age, newest.change

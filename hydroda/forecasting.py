@@ -80,7 +80,8 @@ def newest(group: Group, trail: Trail) -> Newest:
     both = (last > 0) & sure[last, column] & sure[last - 1, column]
     before, earlier = (np.where(both, then(flow, last - 1), np.nan) for flow in (residual, observed))
     change = then(observed) - earlier
-    found = then(observed), change, then(open_loop), then(residual), before, len(seen) - 1.0 - last
+    doubt, age = trail.rows.doubt[last, column], len(seen) - 1.0 - last
+    found = then(observed), doubt, change, then(open_loop), then(residual), before, age
     return Newest(*(np.where(some, part, np.nan) for part in found))
 
 

@@ -128,6 +128,7 @@ def candidates(
 
     newest = choice.Newest(
         observed=column(found.observed_at_issue),
+        doubt=np.ones((found.issue.size, 1)),
         change=column(found.change_at_issue),
         open_loop=column(found.open_loop_at_issue),
         residual=column(found.residual),

@@ -23,8 +23,8 @@ CHANGE = RANDOM.normal(size=(F, S))
 AGE = RANDOM.integers(0, 4, (F, S)).astype(float)
 
 
-def every(networks=NETS, memory=((0.0, 0.0), (0.0, 0.0)), residual=RESIDUAL, before=BEFORE):
-    known = Newest(SEEN, CHANGE, MODELLED, residual, before, AGE)
+def every(networks=NETS, memory=((0.0, 0.0), (0.0, 0.0)), residual=RESIDUAL, before=BEFORE, doubt=1.0):
+    known = Newest(SEEN, np.broadcast_to(doubt, (F, S)), CHANGE, MODELLED, residual, before, AGE)
     return choice.candidates(FLOW, networks, OPEN, np.array(memory), [FITTED, FITTED], known)
 
 
@@ -43,6 +43,15 @@ def test_candidates_are_the_filter_the_networks_their_mean_the_corrections_and_t
     assert set(every(None)) == set(METHODS) - {NETWORKS, BOTH}
     np.testing.assert_array_equal(every(None)[WITH_TREND], (FLOW + found[TREND]) / 2)
     assert set(choice.CORRECTIONS) < set(correction.BASELINES)
+
+
+def test_the_filter_speaks_for_networks_that_do_not_see_a_doubted_observation():
+    doubt = np.where(np.arange(F)[:, None] == 1, [9.0, 1.0], np.nan)  # NaN: there is no observation for either
+    found = every(doubt=doubt)
+    for name in (NETWORKS, BOTH):
+        np.testing.assert_array_equal(found[name][1, :, 0], FLOW[1, :, 0])
+        np.testing.assert_array_equal(found[name][1, :, 1], every()[name][1, :, 1])
+        np.testing.assert_array_equal(found[name][[0, 2, 3]], every()[name][[0, 2, 3]])
 
 
 def test_the_residual_of_the_analysis_fades_from_the_forecast_of_the_filter():
@@ -186,6 +195,7 @@ def test_the_newest_residual_and_the_one_before_are_told_of_each_station():
     found = newest(SimpleNamespace(places=places), trail)
     np.testing.assert_allclose(found.observed, (2.0, 3.0, 5.0, np.nan, 3.0))
     np.testing.assert_allclose(found.open_loop, (2.5, 2.5, 2.5, np.nan, 0.5))
+    np.testing.assert_allclose(found.doubt, (1.0, 9.0, 1.0, np.nan, 1.0))
     np.testing.assert_allclose(found.change, (0.5, np.nan, np.nan, np.nan, np.nan))
     np.testing.assert_allclose(found.residual, (-1.0, 0.0, 2.0, np.nan, 2.0))
     np.testing.assert_allclose(found.residual_before, (-0.5, np.nan, np.nan, np.nan, np.nan))
