@@ -11,7 +11,8 @@ import numpy as np
 from hydroda import correction, intervals
 from hydroda.choice import METHODS
 from hydroda.correction import Correction
-from hydroda.intervals import CLASSES, SIDES, Factors
+from hydroda.intervals import CLASSES, Factors
+from hydroda.predictive import SIDES
 from hydroda.quality import Limits
 from hydroda.schema import LEADS
 from hydroda.settings import Settings

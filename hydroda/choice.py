@@ -24,7 +24,7 @@ YIELDED = 0.5  # of the forecast, the largest such share
 MOSTLY, NEARLY_ALWAYS = 0.51, 0.75
 UNASSIMILATED = (*CORRECTIONS, TREND)
 NEAR = 1.5  # a lead is judged with those up to so many times as far or as near, else chance would choose at each
-METHODS = (FILTER, NETWORKS, BOTH, *CORRECTIONS, TREND, WITH_TREND)
+METHODS = (FILTER, NETWORKS, BOTH, *UNASSIMILATED, WITH_TREND)
 OF_NETWORKS = {NETWORKS: 1.0, BOTH: 0.5, WITH_TREND: 0.25}  # share of networks in a method, where there are any
 CLASSICAL = (FILTER, *CORRECTIONS)  # what networks are to be better than
 
@@ -68,9 +68,7 @@ def candidates(
     usual = found.get(BOTH, found[FILTER])
     issue = np.zeros(len(of_filter), "datetime64[ns]")  # none of these depends on the season
     at_issue = newest.observed, newest.open_loop, newest.age, newest.change
-    found |= {
-        name: correction.apply(name, corrections, issue, LEADS, open_loop, *at_issue) for name in (*CORRECTIONS, TREND)
-    }
+    found |= {name: correction.apply(name, corrections, issue, LEADS, open_loop, *at_issue) for name in UNASSIMILATED}
     return found | {WITH_TREND: 0.5 * (usual + found[TREND])}
 
 
@@ -109,22 +107,21 @@ def picked(forecasts: Mapping[str, np.ndarray], names: np.ndarray) -> np.ndarray
     return found
 
 
-def beyond(issued: np.ndarray, highest: np.ndarray) -> np.ndarray:
-    """The share (F, 24, S) of forecasts that is left to the open loop with its last error, by the highest flow (S,) of
-    the record [m³/s]; it grows from half of that to one and a half times it."""
-    low, high = UNPROVEN
-    return YIELDED * np.nan_to_num(np.clip((issued / highest - low) / (high - low), 0.0, 1.0))
-
-
-def moderated(issued: np.ndarray, forecasts: Mapping[str, np.ndarray], highest: np.ndarray) -> np.ndarray:
-    """What is issued (F, 24, S) of a forecast where that is near or beyond the highest flow (S,) of the record [m³/s].
+def beyond(issued: np.ndarray, highest: np.ndarray | float) -> np.ndarray:
+    """The share (F, 24, S) of forecasts that is left to the open loop with its last error near and beyond the highest
+    flow (S,) of the record, in their unit; it grows from half of that to one and a half times it.
 
     No record tells how well a gain, tuned or learned, does in floods that it does not hold. The open loop with its last
     error, in which one number was fitted, errs otherwise, and a mean of the two is less often far off.
     """
+    low, high = UNPROVEN
+    return YIELDED * np.nan_to_num(np.clip((issued / highest - low) / (high - low), 0.0, 1.0))
+
+
+def moderated(issued: np.ndarray, forecasts: Mapping[str, np.ndarray], share: np.ndarray) -> np.ndarray:
+    """What is issued (F, 24, S) where a share of it is left to the open loop with its last error, as `beyond` says."""
     other = forecasts["decaying_error"]
-    share = np.where(np.isfinite(other), beyond(issued, highest), 0.0)
-    return issued + share * (np.nan_to_num(other) - issued)
+    return issued + np.where(np.isfinite(other), share, 0.0) * (np.nan_to_num(other) - issued)
 
 
 def reasons(share: np.ndarray) -> list[str]:

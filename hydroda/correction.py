@@ -28,7 +28,7 @@ from hydroda.units import HOUR
 BASELINES = ("persistence", "trend", "climatology", "open_loop", "decaying_error", "ar1_error", "ar1_log_error")
 NEEDED_HOURS = 30 * 24
 SMOOTHING_DAYS = 15
-OFFSETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # δ over mean discharge: from an error in proportion to nearly one that adds
+OFFSETS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01)  # δ over mean discharge: from an error that nearly adds to one in proportion
 TAU_RANGE = (0.1, 8760.0)  # hours: the error is forgotten within the first lead hour … is a bias
 LARGEST_PHI = 0.99999
 NEARLY = 1.0 - 1e-6  # of a memory: two equal ones are the limit of nearly equal ones
@@ -168,11 +168,16 @@ def _corrected(
         return open_loop + mean + column("error_phi") ** hours * (observed - modelled - mean)
     mean, offset = column("log_error_mean"), column("log_offset")
     error = _log_error(observed, modelled, offset)
-    return (open_loop + offset) * np.exp(mean + column("log_error_phi") ** hours * (error - mean)) - offset
+    return _with_log_error(open_loop, error, offset, mean, column("log_error_phi") ** hours)
 
 
 def _log_error(observed: np.ndarray, modelled: np.ndarray, offset: np.ndarray | float) -> np.ndarray:
     return np.log((np.maximum(observed, 0.0) + offset) / (np.maximum(modelled, 0.0) + offset))
+
+
+def _with_log_error(open_loop: Any, error: Any, offset: Any, mean: Any, kept: Any) -> np.ndarray:
+    """The open loop with that share of the departure of an error of logarithms from its mean that is `kept`."""
+    return (open_loop + offset) * np.exp(mean + kept * (error - mean)) - offset
 
 
 def _climatology(time: np.ndarray, observed: np.ndarray) -> tuple[float, ...]:
@@ -206,37 +211,39 @@ def _decay_hours(error: np.ndarray) -> float:
 
 
 def _damping(observed: np.ndarray) -> float:
-    """The share φ of an hourly change that goes on in the next hour, by least squares; 0 where nothing changes."""
-    change = np.diff(observed)
-    pairs = np.isfinite(change[:-1]) & np.isfinite(change[1:])
-    before, after = change[:-1][pairs], change[1:][pairs]
-    square = float(before @ before)
-    return float(np.clip(before @ after / square, 0.0, LARGEST_PHI)) if square > 0 else 0.0
+    """The share φ of an hourly change that goes on in the next hour."""
+    return _lag_one(np.diff(observed))
 
 
 def _best_offset(observed: np.ndarray, open_loop: np.ndarray) -> tuple[float, float, float]:
     """Of `OFFSETS` the δ, with mean and lag-1 coefficient of the error of logarithms, that forecasts best: with the
     least mean over leads of the logarithm of the squared error, so that every lead counts alike."""
     scale = float(np.nanmean(observed)) or 1.0  # a dry river has no mean: any positive offset will do
-    found = {}
-    for offset in np.array(OFFSETS) * scale:
+
+    def tried(offset: float) -> tuple[float, tuple[float, float, float]]:
         error = _log_error(observed, open_loop, offset)
         mean, phi = _autoregression(error)
         losses = []
         for lead in LEADS:
-            ahead = (open_loop[lead:] + offset) * np.exp(mean + phi**lead * (error[:-lead] - mean)) - offset
+            ahead = _with_log_error(open_loop[lead:], error[:-lead], offset, mean, phi**lead)
             square = np.square(np.maximum(ahead, 0.0) - observed[lead:])
             mean_square = np.nansum(square) / max(np.isfinite(square).sum(), 1)
             losses.append(np.log(mean_square + np.finfo(float).tiny))
-        found[float(np.mean(losses))] = float(offset), mean, phi
-    return found[min(found)]
+        return float(np.mean(losses)), (offset, mean, phi)
+
+    return min((tried(share * scale) for share in OFFSETS), key=lambda one: one[0])[1]
 
 
 def _autoregression(error: np.ndarray) -> tuple[float, float]:
-    """Mean and lag-1 coefficient of an hourly series (T,) by least squares over the pairs it has; 0 without any."""
+    """Mean and lag-1 coefficient of an hourly series (T,)."""
     mean = float(np.nanmean(error))
-    before, after = error[:-1] - mean, error[1:] - mean
+    return mean, _lag_one(error - mean)
+
+
+def _lag_one(series: np.ndarray) -> float:
+    """The lag-1 coefficient of an hourly series (T,), by least squares over the pairs it has; 0 without any."""
+    before, after = series[:-1], series[1:]
     pairs = np.isfinite(before) & np.isfinite(after)
     square = float(before[pairs] @ before[pairs])
     phi = float(before[pairs] @ after[pairs]) / square if square > 0 else 0.0
-    return mean, min(max(phi, 0.0), LARGEST_PHI)
+    return min(max(phi, 0.0), LARGEST_PHI)

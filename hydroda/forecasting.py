@@ -185,15 +185,15 @@ def _issued(group: Group, trail: Trail, prospect: Prospect, ledger: Ledger) -> t
     method = guarded(ledger, chosen)
     highest = np.array([np.inf if member.highest is None else member.highest for member in members])
     flow = choice.picked(prospect.candidates, method)
-    median = choice.moderated(flow, prospect.candidates, highest)
-    median = np.maximum(median, m3_per_second(NO_FLOW, area))
+    beyond = choice.beyond(flow, highest)
+    median = np.maximum(choice.moderated(flow, prospect.candidates, beyond), m3_per_second(NO_FLOW, area))
     which = intervals.class_of(median, between)[None, None]
     by_class = _either(prospect, [member.spread for member in members])  # (2, class, 24, c)
     factor, wider = (np.take_along_axis(table, which, 1)[:, 0] for table in (by_class, np.exp(ledger.widening)))
     own = predictive.spread(median, prospect.deviation**2)
     spread = np.minimum(own * factor * wider, LARGEST_SPREAD)
     status = np.where(np.isfinite(median) & np.isfinite(spread).all(0), prospect.status, MISSING).astype(np.int8)
-    given = prospect.open_loop, status, prospect.members, method, chosen, choice.beyond(flow, highest)
+    given = prospect.open_loop, status, prospect.members, method, chosen, beyond
     told = prospect.candidates, prospect.networks, prospect.newest
     return Outlook(median, spread, *given, *told), noted(ledger, median, spread, prospect.candidates)
 

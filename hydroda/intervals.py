@@ -12,12 +12,11 @@ import numpy as np
 from scipy.stats import norm
 
 from hydroda import predictive
-from hydroda.predictive import NO_FLOW
+from hydroda.predictive import NO_FLOW, SIDES
 from hydroda.schema import LEADS
 
 SHARE = 0.9  # of the observations that shall lie within the intervals
 TAIL = 0.5 * (1.0 - SHARE)  # of them that shall lie below, and above
-SIDES = 2  # below the median and above it
 CUTS = (0.2, 0.4, 0.6, 0.8, 0.95)  # quantiles of the flow that was forecast, between classes
 CLASSES = len(CUTS) + 1
 # the two highest classes are of a few floods, to which model and filter were fitted; those to come are forecast worse
@@ -60,8 +59,7 @@ def factors(median: np.ndarray, variance: np.ndarray, observed: np.ndarray, betw
 
 
 def restored(content: Any) -> Factors:
-    """The factors from a JSON file; earlier versions had the same below and above. Raises TypeError,
-    ValueError."""
+    """The factors from a JSON file; earlier versions had the same on both sides. Raises TypeError, ValueError."""
     return _tuples(content if np.ndim(content) == 3 else [content] * SIDES)
 
 

@@ -82,8 +82,9 @@ def judged(
             continue
         square = {name: (values - made.observed) ** 2 / past.variance for name, values in every.items()}
         if held is not None and made.of_networks is not None:
+            diversity = made.of_networks.var(1) / past.variance
             for name, share in choice.OF_NETWORKS.items():
-                square[name] -= share**2 * made.of_networks.var(1) / past.variance
+                square[name] -= share**2 * diversity
         times = _times(made.observed, made.issue, asked)
         by_part = {
             name: np.stack([np.nanmean(values[:, some], 1).clip(min=0.0) for some in times])
@@ -91,8 +92,8 @@ def judged(
         }
         proven = asked.sum() * stretches.EVERY >= PROVEN
         names[weather] = choice.best({name: e for name, e in by_part.items() if proven or name != choice.NETWORKS})
-        issued = choice.picked(every, np.array(names[weather])[:, None])
-        issued = choice.moderated(issued, every, np.array(highest))
+        flow = choice.picked(every, np.array(names[weather])[:, None])
+        issued = choice.moderated(flow, every, choice.beyond(flow, highest))
         between = between or intervals.cuts(issued)
         spread[weather] = intervals.factors(issued, made.variance, made.observed, between)
         errors[weather] = by_part

@@ -12,6 +12,7 @@ import numpy as np
 
 from hydroda import intervals
 from hydroda.choice import BOTH, FILTER, METHODS, NETWORKS, TREND, WITH_TREND
+from hydroda.predictive import SIDES
 from hydroda.schema import LEADS
 
 DELAY = 6  # hours until an observation is asked for
@@ -46,10 +47,10 @@ class Ledger:
 def empty(count: int) -> Ledger:
     """That of catchments whose first forecasts are about to be issued."""
     median = np.full((KEPT, LEADS.size, count), np.nan, np.float32)
-    spread = np.full((KEPT, intervals.SIDES, LEADS.size, count), np.nan, np.float32)
+    spread = np.full((KEPT, SIDES, LEADS.size, count), np.nan, np.float32)
     methods = (len(METHODS), WATCHED.size, count)
     forecasts = np.full((KEPT, *methods), np.nan, np.float32)
-    widening = np.zeros((intervals.SIDES, intervals.CLASSES, LEADS.size, count))
+    widening = np.zeros((SIDES, intervals.CLASSES, LEADS.size, count))
     return Ledger(median, spread, forecasts, np.zeros(methods), np.zeros(methods), widening)
 
 

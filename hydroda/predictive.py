@@ -10,6 +10,7 @@ what is forecast.) Spreads are (2, …), that below first; arrays broadcast and 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+SIDES = 2  # of the median: below and above
 NO_FLOW = 1e-9  # mm/h, keeps the logarithm of a dry river finite
 
 

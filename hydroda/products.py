@@ -68,7 +68,7 @@ def forecast(
     median, spread, open_loop, status = map(np.asarray, (median, spread, open_loop, status))
     shape = (LEADS.size, len(stations))
     _expect(shape, median=median, open_loop=open_loop, status=status)
-    _expect((2, *shape), spread=spread)
+    _expect((predictive.SIDES, *shape), spread=spread)
     with np.errstate(invalid="ignore", over="ignore"):
         quantiles = {level: predictive.quantile(median, spread, level) for level in QUANTILES}
     usable = _possible(median) & (spread >= 0).all(0) & (quantiles[max(QUANTILES)] < LARGEST_QUANTILE)

@@ -164,7 +164,7 @@ def test_half_of_a_flood_beyond_the_record_is_left_to_the_open_loop():
     share = choice.beyond(issued, highest)
     np.testing.assert_allclose(share[:, 0, 0], [0.0, 0.25, 0.5, 0.5])
     np.testing.assert_allclose(share[:, 0, 1], [0.0, 0.0, 0.0, 0.5])
-    made = choice.moderated(issued, found, highest)
+    made = choice.moderated(issued, found, share)
     np.testing.assert_allclose(made[:, 5, 0], [2.0, 9.25, 11.0, 48.5])
     np.testing.assert_allclose(made[:3, :, 1], issued[:3, :, 1])
     told = choice.reasons(np.concatenate([np.zeros((10, S)), share[1, :10], np.zeros((4, S))]))
@@ -173,11 +173,11 @@ def test_half_of_a_flood_beyond_the_record_is_left_to_the_open_loop():
 
 def test_a_flood_is_issued_as_it_is_where_no_highest_flow_or_no_open_loop_is_known():
     found = every()
-    np.testing.assert_array_equal(choice.moderated(FLOW, found, np.array([np.inf, np.inf])), FLOW)
+    np.testing.assert_array_equal(choice.moderated(FLOW, found, choice.beyond(FLOW, np.array([np.inf, np.inf]))), FLOW)
     nothing = found | {"decaying_error": np.full_like(FLOW, np.nan)}
-    np.testing.assert_array_equal(choice.moderated(FLOW, nothing, np.ones(S)), FLOW)
+    np.testing.assert_array_equal(choice.moderated(FLOW, nothing, choice.beyond(FLOW, np.ones(S))), FLOW)
     gap = np.where(np.arange(S) == 0, np.nan, FLOW)
-    made = choice.moderated(gap, found, np.full(S, 0.1))
+    made = choice.moderated(gap, found, choice.beyond(gap, np.full(S, 0.1)))
     assert np.isnan(made[..., 0]).all()
     np.testing.assert_allclose(made[..., 1], 0.5 * (FLOW + found["decaying_error"])[..., 1])
 
