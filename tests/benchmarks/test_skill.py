@@ -20,7 +20,8 @@ from hydroda.verification import LABELS
 ROOT = Path(__file__).parent.parent.parent
 REAL = Path(os.environ.get("HYDRODA_REAL_DATA", ROOT.parent / "shared" / "data"))
 LEADS = (1, 2, 3, 6, 9, 12, 18, 24)
-TOLERANCE = 0.013  # 24 h on l0123003: a flood beyond its record is half left to the open loop, which costs 0.003 there
+TOLERANCE = 0.01
+MORE = {("l0123003", 24): 0.003}  # what it costs there to leave half of a flood beyond the record to the open loop
 
 pytestmark = [
     pytest.mark.slow,
@@ -102,9 +103,9 @@ def markdown(name: str, river: River, found: dict) -> str:
     return "\n".join(lines)
 
 
-def reaches(value: float, floor: float) -> bool:
-    """Whether a score is at most the tolerance below a floor, to the three decimals floors are printed with."""
-    return round(value, 3) >= round(floor - TOLERANCE, 3)
+def reaches(value: float, floor: float, more: float = 0.0) -> bool:
+    """Whether a score is at most the tolerance, or so much more, below a floor, to the three decimals floors have."""
+    return round(value, 3) >= round(floor - TOLERANCE - more, 3)
 
 
 def test_five_commands_reach_what_others_reached(scores):
@@ -113,4 +114,4 @@ def test_five_commands_reach_what_others_reached(scores):
     nse = {method: [found["methods"][method]["nse"][lead - 1] for lead in LEADS] for method in found["methods"]}
     assert reaches(nse["open_loop"][0], FLOORS[name].plain)
     for lead, value, floor in zip(LEADS, nse["forecast"], FLOORS[name].filtered, strict=True):
-        assert reaches(value, floor), f"{name} at {lead} h"
+        assert reaches(value, floor, MORE.get((name, lead), 0.0)), f"{name} at {lead} h"
