@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydroda import choice, intervals, predictive
+from hydroda import choice, intervals, predictive, window
 from hydroda.choice import Newest
 from hydroda.cycle import Analysis, Moment, assimilate, rollout
 from hydroda.fields import DEGRADED_FORCING, GOOD, MISSING, NO_RECENT_OBSERVATION, UNUSABLE
@@ -65,24 +65,25 @@ def _same(before: Rows | None, now: Rows) -> int:
 def newest(group: Group, trail: Trail) -> Newest:
     """Of each station of a group (c,)."""
     assert trail.rows is not None
-    seen = np.isfinite(trail.rows.observation)
-    last = len(seen) - 1 - np.argmax(seen[::-1], axis=0)
-    some, column = seen.any(0), np.arange(seen.shape[1])
-    area = np.array([place.area_km2 for place in group.places])
+    observed, doubt = trail.rows.observation, trail.rows.doubt
+    last = window.last(observed, doubt)
+    column, area = np.arange(last.row.size), np.array([place.area_km2 for place in group.places])
 
-    def then(runoff: np.ndarray, hours: np.ndarray = last) -> np.ndarray:
-        return m3_per_second(runoff[hours, column], area)
+    def then(runoff: np.ndarray, hour: np.ndarray, known: np.ndarray) -> np.ndarray:
+        return np.where(known, m3_per_second(runoff[hour, column], area), np.nan)
 
-    observed = trail.rows.observation
     open_loop = torch.stack([analysis.open_loop for analysis in trail.analyses]).numpy()
     residual = observed - torch.stack([analysis.estimate for analysis in trail.analyses]).numpy()
-    sure = trail.rows.doubt == 1.0
-    both = (last > 0) & sure[last, column] & sure[last - 1, column]
-    before, earlier = (np.where(both, then(flow, last - 1), np.nan) for flow in (residual, observed))
-    change = then(observed) - earlier
-    doubt, age = trail.rows.doubt[last, column], len(seen) - 1.0 - last
-    found = then(observed), doubt, change, then(open_loop), then(residual), before, age
-    return Newest(*(np.where(some, part, np.nan) for part in found))
+    before, two = last.row - 1, last.some & last.sure
+    return Newest(
+        observed=then(observed, last.row, last.some),
+        doubt=np.where(last.some, doubt[last.row, column], np.nan),
+        change=then(observed, last.row, two) - then(observed, before, two),
+        open_loop=then(open_loop, last.row, last.some),
+        residual=then(residual, last.row, last.some),
+        residual_before=then(residual, before, two),
+        age=np.where(last.some, last.age, np.nan),
+    )
 
 
 class Prospect(NamedTuple):
@@ -161,15 +162,15 @@ def _prospects(group: Group, trails: Sequence[Trail], leads: Sequence[Lead]) -> 
     status = np.where(repaired[:, None], UNUSABLE, status)
     return [
         Prospect(
-            {name: values[i] for name, values in every.items()},
-            open_loop[i],
-            deviation[i],
-            leads[i].reference_time is not None,
-            guessed[i],
-            status[i],
-            None if members is None else members[i],
-            None if networks is None else networks[i],
-            seen[i],
+            candidates={name: values[i] for name, values in every.items()},
+            open_loop=open_loop[i],
+            deviation=deviation[i],
+            foreseen=leads[i].reference_time is not None,
+            guessed=guessed[i],
+            status=status[i],
+            members=None if members is None else members[i],
+            networks=None if networks is None else networks[i],
+            newest=seen[i],
         )
         for i in range(len(trails))
     ]
@@ -193,9 +194,20 @@ def _issued(group: Group, trail: Trail, prospect: Prospect, ledger: Ledger) -> t
     own = predictive.spread(median, prospect.deviation**2)
     spread = np.minimum(own * factor * wider, LARGEST_SPREAD)
     status = np.where(np.isfinite(median) & np.isfinite(spread).all(0), prospect.status, MISSING).astype(np.int8)
-    given = prospect.open_loop, status, prospect.members, method, chosen, beyond
-    told = prospect.candidates, prospect.networks, prospect.newest
-    return Outlook(median, spread, *given, *told), noted(ledger, median, spread, prospect.candidates)
+    made = Outlook(
+        median=median,
+        spread=spread,
+        open_loop=prospect.open_loop,
+        status=status,
+        members=prospect.members,
+        method=method,
+        chosen=chosen,
+        beyond=beyond,
+        candidates=prospect.candidates,
+        networks=prospect.networks,
+        newest=prospect.newest,
+    )
+    return made, noted(ledger, median, spread, prospect.candidates)
 
 
 def _either(prospect: Prospect, tables: Sequence[Mapping[str, Any]]) -> np.ndarray:

@@ -16,7 +16,6 @@ from hydroda.units import HOUR, iso
 from hydroda.verification import AGE, CHANGE, DIMS, Sample
 from hydroda.window import CONTEXT, FORCINGS, View
 
-LOOK_BACK = 48  # hours in which the newest observation of a published forecast is looked for
 FIELDS = [name for name in verification.SERIES if not name.endswith("at_issue")]
 
 
@@ -106,11 +105,13 @@ def _published(domain: Domain, start: np.datetime64, end: np.datetime64) -> xr.D
     archive = xr.concat(parts, DIMS[0], join="exact")
     at_issue = {name: np.full((len(parts), len(names)), np.nan) for name in ("observed", "change", "open_loop", "age")}
     kept = archive[DIMS[0]].values
-    stretch = hours(kept[0] - (LOOK_BACK + CONTEXT) * HOUR, kept[-1])
+    length = domain.settings.cycle.window_hours
+    stretch = hours(kept[0] - (length + CONTEXT) * HOUR, kept[-1])
     view = _view(domain, stretch, stretch + domain.settings.cut_off)
     open_loop = _open_loop(domain, [place.id for place in domain.places], stretch)
     for i, cycle in enumerate(kept):
-        for name, values in _newest(view, open_loop, int((cycle - stretch[0]) / HOUR)).items():
+        row = int((cycle - stretch[0]) / HOUR)
+        for name, values in _at_issue(view, open_loop, row - length + 1, row).items():
             at_issue[name][i, domain.columns] = values
     dims = DIMS[0], DIMS[2]
     settings = domain.settings
@@ -144,20 +145,17 @@ def _open_loop(domain: Domain, stations: Sequence[str], stretch: np.ndarray) -> 
     return values
 
 
-def _newest(view: View, open_loop: np.ndarray, row: int) -> dict[str, np.ndarray]:
-    """The newest usable observation at a row that has an open loop, its change in the hour before, and its age."""
-    window_rows = slice(row - LOOK_BACK + 1, row + 1)
-    qc = window.flags(view, "qc", row - LOOK_BACK + 1, row)
-    discharge = view.values["discharge"][window_rows]
-    usable = np.isfinite(discharge) & (qc != FAIL) & np.isfinite(open_loop[window_rows])
-    last = LOOK_BACK - 1 - np.argmax(usable[::-1], axis=0)
-    column = np.arange(discharge.shape[1])
-    some = usable.any(0)
-    before = np.where(usable[last - 1, column] & (last > 0), discharge[last - 1, column], np.nan)
+def _at_issue(view: View, open_loop: np.ndarray, first: int, row: int) -> dict[str, np.ndarray]:
+    """What was known at the end of the window of rows first … row: the newest usable observation that has an open loop,
+    that open loop, the change in the hour before, and its age, as a forecast was told it."""
+    discharge, doubt = window.judged(view, first, row)
+    modelled, column = open_loop[first : row + 1], np.arange(open_loop.shape[1])
+    last = window.last(np.where(np.isfinite(modelled), discharge, np.nan), doubt)
+    before = np.where(last.sure, discharge[last.row - 1, column], np.nan)
     found = {
-        "observed": discharge[last, column],
-        "change": discharge[last, column] - before,
-        "open_loop": open_loop[window_rows][last, column],
-        "age": LOOK_BACK - 1.0 - last,
+        "observed": discharge[last.row, column],
+        "change": discharge[last.row, column] - before,
+        "open_loop": modelled[last.row, column],
+        "age": last.age,
     }
-    return {name: np.where(some, values, np.nan) for name, values in found.items()}
+    return {name: np.where(last.some, values, np.nan) for name, values in found.items()}

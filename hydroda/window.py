@@ -59,6 +59,16 @@ class Rows(NamedTuple):
     doubt: np.ndarray  # (W, S)
 
 
+class Last(NamedTuple):
+    """The newest usable observation of each station (S,) in a window: its row, its age [h] at the end of the window,
+    whether there is one at all, and whether neither it nor that of the hour before is doubted."""
+
+    row: np.ndarray
+    age: np.ndarray
+    some: np.ndarray
+    sure: np.ndarray
+
+
 class Lead(NamedTuple):
     """Forcing (24, S, m) of the lead hours, where its rain is a guess (24, S), and the oldest weather run in it."""
 
@@ -121,14 +131,29 @@ def flags(view: View, name: str, first: int, last: int) -> np.ndarray:
     return np.concatenate((view.settled[name][first:last], view.newest[name][last : last + 1]))
 
 
-def rows(view: View, first: int, last: int, forcings: Sequence[str]) -> Rows:
-    """The window of rows first … last, whose last hour is the newest."""
+def judged(view: View, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+    """Discharge (W, S) [m³/s] of the window of rows first … last, whose last hour is the newest, NaN where missing or
+    failed, and the factor on its error variance by which it is doubted."""
     qc = flags(view, "qc", first, last)
     discharge = view.values["discharge"][first : last + 1]
     usable = np.isfinite(discharge) & (qc != FAIL) & (qc != MISSING)
+    return np.where(usable, discharge, np.nan), np.where(qc == SUSPECT, DOUBT, 1.0)
+
+
+def rows(view: View, first: int, last: int, forcings: Sequence[str]) -> Rows:
+    """The window of rows first … last, whose last hour is the newest."""
+    discharge, doubt = judged(view, first, last)
     runoff = mm_per_hour(discharge, np.array([place.area_km2 for place in view.places]))
     forcing = np.stack([view.forcing[name][first : last + 1] for name in forcings], axis=-1)
-    return Rows(forcing, np.where(usable, runoff, np.nan), np.where(qc == SUSPECT, DOUBT, 1.0))
+    return Rows(forcing, runoff, doubt)
+
+
+def last(observation: np.ndarray, doubt: np.ndarray) -> Last:
+    """Where the newest of observations (W, S) stand, NaN where missing, with the doubt of each (W, S)."""
+    seen = np.isfinite(observation)
+    row, column = len(seen) - 1 - np.argmax(seen[::-1], axis=0), np.arange(seen.shape[1])
+    sure = (row > 0) & (doubt[row, column] == 1.0) & (doubt[row - 1, column] == 1.0)
+    return Last(row, len(seen) - 1.0 - row, seen.any(0), sure)
 
 
 def lead(

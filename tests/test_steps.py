@@ -190,17 +190,19 @@ def test_what_was_published_can_be_scored(settings):
     assert not np.allclose(again.rmse.sel({"method": "trend"}), again.rmse.sel({"method": "persistence"}), rtol=1e-3)
 
 
-def test_a_published_forecast_knew_a_trend_where_the_last_two_hours_were_usable(monkeypatch):
-    discharge = np.full((scoring.LOOK_BACK, 4), np.nan)
+def test_a_published_forecast_knew_a_trend_where_the_last_two_hours_were_sure(monkeypatch):
+    discharge = np.full((48, 5), np.nan)
     discharge[-2:, 0], discharge[-3:-1, 1], discharge[-2:, 2], discharge[[0, -1], 3] = (1, 3), (2, 7), (1, 3), (5, 9)
+    discharge[-2:, 4] = 1, 3
     qc = np.ones(discharge.shape, int)
     qc[-2, 2] = qc[-1, 3] = quality.FAIL
+    qc[-1, 4] = quality.SUSPECT
     monkeypatch.setattr(scoring.window, "flags", lambda *_: qc)
     view = SimpleNamespace(values={"discharge": discharge})
-    found = scoring._newest(view, np.ones(discharge.shape), scoring.LOOK_BACK - 1)
-    np.testing.assert_array_equal(found["observed"], [3.0, 7.0, 3.0, 5.0])
-    np.testing.assert_array_equal(found["change"], [2.0, 5.0, np.nan, np.nan])
-    np.testing.assert_array_equal(found["age"], [0.0, 1.0, 0.0, scoring.LOOK_BACK - 1.0])
+    found = scoring._at_issue(view, np.ones(discharge.shape), 0, 47)
+    np.testing.assert_array_equal(found["observed"], [3.0, 7.0, 3.0, 5.0, 3.0])
+    np.testing.assert_array_equal(found["change"], [2.0, 5.0, np.nan, np.nan, np.nan])
+    np.testing.assert_array_equal(found["age"], [0.0, 1.0, 0.0, 47.0, 0.0])
 
 
 def test_there_must_be_something_to_score(settings):
