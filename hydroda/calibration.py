@@ -137,7 +137,7 @@ def _square_errors(model: Model, p: Tensor, forcing: Tensor, target: Tensor) -> 
     p = p.unsqueeze(0)
     seen = torch.isfinite(target)
     first = int(torch.argmax(seen.any(1).to(torch.int8)))
-    blocks = quarters.number(len(target) - first)
+    blocks = quarters.count(len(target) - first)
     length = -(-(len(target) - first) // blocks)
     total = torch.zeros(blocks, target.shape[1], p.shape[1], dtype=p.dtype)
     with torch.inference_mode():

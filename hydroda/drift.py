@@ -20,8 +20,7 @@ from hydroda.groups import grouped
 from hydroda.progress import Progress
 from hydroda.schema import LEADS, hours
 from hydroda.settings import Settings
-from hydroda.start import number
-from hydroda.units import HOUR, m3_per_second
+from hydroda.units import HOUR, hour_number, m3_per_second
 
 EVERY = 6  # hours between forecasts that are judged
 ROWS = 4096  # forecasts rolled out together
@@ -91,7 +90,7 @@ def tried(
         with torch.inference_mode():
             for state in trajectory(batch.model, x, forcing[:first], batch.parameters):
                 x = state
-            begun = Moment(number(stretch[first]) - 1, batch.believe(x, number(stretch[first]) - 1), x)
+            begun = Moment(hour_number(stretch[first]) - 1, batch.believe(x, hour_number(stretch[first]) - 1), x)
         issued: list[int] = []
         beliefs: list[Belief] = []
         open_loops: list[Tensor] = []
@@ -108,7 +107,7 @@ def tried(
                 open_loops.append(analysis.moment.open_loop)
         every = np.array(issued)
         valid = right[every[None] + LEADS[:, None], 0]
-        median, unaided = _rolled(batch, every, beliefs, open_loops, forcing, number(stretch[0]))
+        median, unaided = _rolled(batch, every, beliefs, open_loops, forcing, hour_number(stretch[0]))
         for k, gauge in enumerate((RIGHT, WRONG)):
             rmse[name + gauge] = m3_per_second(_error(median[..., k], valid), area)
         rmse[OPEN_LOOP] = m3_per_second(_error(unaided[..., 0], valid), area)

@@ -139,7 +139,7 @@ def _carried_on(record: Record, open_loop: np.ndarray, baselines: Correction, so
     ahead = open_loop[at][..., None]
     made = correction.apply("decaying_error", [baselines], record.hours[issue], LEADS, ahead, *newest)
     square = (made[..., 0] - record.observed[at]) ** 2 / np.nanvar(record.observed[record.scored])
-    parts = np.array_split(square, quarters.number(issue.size))
+    parts = np.array_split(square, quarters.count(issue.size))
     errors = np.stack([np.nanmean(part, 0) for part in parts if np.isfinite(part).any(0).all()])
     return float(quarters.loss(errors).mean())
 

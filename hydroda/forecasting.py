@@ -20,8 +20,8 @@ from hydroda.filters.beliefs import joined
 from hydroda.groups import Group
 from hydroda.ledger import DELAY, Ledger, guarded, learned, noted
 from hydroda.predictive import NO_FLOW
-from hydroda.units import m3_per_second
-from hydroda.window import Lead, Rows
+from hydroda.units import hour_number, m3_per_second
+from hydroda.window import Lead, Rows, View
 
 RECENT = 6  # hours: a forecast whose newest usable observation is older says so
 LARGEST_SPREAD = 3.0  # of log discharge; nothing is known beyond a factor of a hundred
@@ -48,6 +48,12 @@ def moved(group: Group, trail: Trail, rows: Rows, first: int) -> Trail:
     start = kept[same - 1].moment if same else base
     rest = (torch.from_numpy(part[same:]) for part in rows)
     return Trail(base, rows, (*kept[:same], *assimilate(group.batch, start, *rest)))
+
+
+def advance(group: Group, trail: Trail, view: View, origin: int, first: int, cycle: np.datetime64) -> Trail:
+    """The trail of the window from the hour `first` to the cycle, out of a view whose row 0 is the hour `origin`."""
+    rows = window.rows(view, first - origin, hour_number(cycle) - origin, group.forcings)
+    return moved(group, trail, rows, first)
 
 
 def _same(before: Rows | None, now: Rows) -> int:

@@ -15,21 +15,21 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from hydroda import choice, known, netcdf, operation, predictive, restart, window
+from hydroda import choice, known, netcdf, predictive, release, restart, window
 from hydroda import domain as domains
 from hydroda.domain import Domain
 from hydroda.fields import METHOD_ATTRIBUTES
-from hydroda.forecasting import Outlook, Trail, outlook
+from hydroda.forecasting import Outlook, Trail, advance, outlook
 from hydroda.groups import Group, grouped
 from hydroda.known import Changes, ForecastTable
 from hydroda.ledger import Ledger
-from hydroda.operation import Issued
 from hydroda.progress import Progress, silent
 from hydroda.records import ALWAYS
+from hydroda.release import Issued
 from hydroda.schema import LEADS, QUANTILES, VARIABLES, hours, months, quantile_name
 from hydroda.settings import Settings
-from hydroda.start import begin, number
-from hydroda.units import HOUR, iso
+from hydroda.start import begin, trailing
+from hydroda.units import HOUR, hour_number, iso
 from hydroda.verification import AGE, CHANGE, DIMS, EACH, OWN
 from hydroda.window import CONTEXT, Lead, View
 
@@ -81,7 +81,7 @@ def hindcast(
     if not groups:
         raise ValueError("; ".join(f"{name} {why}" for name, why in lacking.items()) or "there is no catchment")
     domain = replace(domain, lacking=lacking)
-    total = number(end) - number(start) + 1
+    total = hour_number(end) - hour_number(start) + 1
     paths: list[Path] = []
     with domain.store.lock("hindcast"):
         domain.store.remove_stale_temporaries()
@@ -89,7 +89,7 @@ def hindcast(
         for cycles in months(hours(start, end)):
 
             def told(count: int, cycle: np.datetime64, first: np.datetime64 = cycles[0]) -> None:
-                progress((number(first) - number(start) + count) / total, iso(cycle))
+                progress((hour_number(first) - hour_number(start) + count) / total, iso(cycle))
 
             path, runs = _month(domain, groups, cycles, forcing, products, runs, told)
             paths.append(path)
@@ -128,7 +128,7 @@ def _month(
         told(place + 1, cycle)
     dataset = _dataset(domain, cycles, columns, attrs)
     netcdf.write(dataset if standing is None else _merged(standing, dataset), path, record_dim=DIMS[0])
-    saved = [operation.trailing(run.group, run.trail, run.ledger) for run in runs]
+    saved = [trailing(run.group, run.trail, run.ledger) for run in runs]
     netcdf.write(restart.dataset(saved), belief, record_dim=None)
     return path, runs
 
@@ -137,21 +137,24 @@ def _enter(domain: Domain, group: Group, cycles: np.ndarray, forcing: str, befor
     """A group at the beginning of a month, on its way already or from the start that a live run would find."""
     if before is None:
         start = begin(domain, group, cycles[0], f"{BELIEF}-{forcing}")
-        stand = Trail(start.moment, None, ()), start.ledger, start.kind, start.age
+        trail, ledger, kind, age = Trail(start.moment, None, ()), start.ledger, start.kind, start.age
     else:
-        stand = before.trail, before.ledger, before.start_kind, before.start_age
+        trail, ledger, kind, age = before.trail, before.ledger, before.start_kind, before.start_age
     first = cycles[0] - (domain.settings.cycle.window_hours + CONTEXT) * HOUR
     stretch = hours(first, cycles[-1] + LEADS.size * HOUR)
     records = domain.store.observations(group.ids, stretch[0], stretch[-1])
     told = domain.store.forecasts(group.ids, cycles[0] + HOUR, stretch[-1])
     return Run(
-        group,
-        *stand,
-        window.load(records, group.places, stretch, stretch + domain.settings.cut_off),
-        known.late(records, group.ids, stretch, domain.settings.cut_off),
-        window.load(records, group.places, stretch, None),
-        known.forecast_table(told, group.ids),
-        number(stretch[0]),
+        group=group,
+        trail=trail,
+        ledger=ledger,
+        start_kind=kind,
+        start_age=age,
+        view=window.load(records, group.places, stretch, stretch + domain.settings.cut_off),
+        changes=known.late(records, group.ids, stretch, domain.settings.cut_off),
+        later=window.load(records, group.places, stretch, None),
+        archive=known.forecast_table(told, group.ids),
+        origin=hour_number(stretch[0]),
     )
 
 
@@ -159,14 +162,14 @@ def _moved(domain: Domain, run: Run, cycle: np.datetime64) -> Run:
     """A group with its window moved to a cycle and its clock to the cut-off of that."""
     settings, until = domain.settings, domain.settings.known_by(cycle)
     window.learn(run.view, run.changes, run.clock, until)
-    first = max(run.trail.base.hour + 1, number(cycle) - settings.cycle.window_hours + 1)
-    trail = operation.advance(run.group, run.trail, run.view, run.origin, first, cycle)
+    first = max(run.trail.base.hour + 1, hour_number(cycle) - settings.cycle.window_hours + 1)
+    trail = advance(run.group, run.trail, run.view, run.origin, first, cycle)
     return replace(run, trail=trail, clock=until)
 
 
 def _lead(run: Run, cycle: np.datetime64, forcing: str) -> Lead:
     seen = run.later if forcing == "observed" else run.view
-    return window.lead(seen, number(cycle) - run.origin, forcing, run.group.forcings, run.archive, run.clock)
+    return window.lead(seen, hour_number(cycle) - run.origin, forcing, run.group.forcings, run.archive, run.clock)
 
 
 def _publish(
@@ -183,11 +186,22 @@ def _publish(
     for run, queue in zip(runs, waiting, strict=True):
         _, trail, lead = queue[0]
         (ahead,), run = _roll_out(run, queue, columns)
-        row, start = number(cycle) - run.origin, (run.start_kind, run.start_age)
-        issued.append(Issued(run.group, trail, lead, ahead, run.ledger, run.view, row, *start))
+        issued.append(
+            Issued(
+                group=run.group,
+                trail=trail,
+                lead=lead,
+                outlook=ahead,
+                ledger=run.ledger,
+                view=run.view,
+                row=hour_number(cycle) - run.origin,
+                start_kind=run.start_kind,
+                start_age=run.start_age,
+            )
+        )
         moved.append(replace(run, start_kind="warm", start_age=domain.settings.cycle.window_hours))
     of_day = cycle == last or (cycle + HOUR).astype("datetime64[D]") != cycle.astype("datetime64[D]")
-    operation.write(domain, cycle, issued, domain.lacking, "hindcast", forcing, day_too=of_day)
+    release.write(domain, cycle, issued, domain.lacking, "hindcast", forcing, day_too=of_day)
     return moved
 
 

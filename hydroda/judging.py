@@ -105,7 +105,7 @@ def _times(observed: np.ndarray, issue: np.ndarray, asked: np.ndarray) -> list[n
     """Which forecasts (f,) that are `asked` for are of each quarter of a year by their issue (f,), or half of less; of
     those in which anything was observed (24, f)."""
     first, span = issue[asked].min(), np.ptp(issue[asked]) + 1
-    count = max(2, quarters.number(span))
+    count = max(2, quarters.count(span))
     part = (issue - first) * count // span
     every = [asked & (part == k) for k in range(count)]
     return [some for some in every if np.isfinite(observed[:, some]).any(1).all()]

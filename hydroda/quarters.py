@@ -10,7 +10,7 @@ PERFECT = 1e-4  # share of the variance below which an error is small enough
 HARDLY = 0.02  # a difference of losses that does not count
 
 
-def number(hours: int) -> int:
+def count(hours: int) -> int:
     """How many quarters of a year are in so many hours, at least one."""
     return max(1, round(hours / QUARTER))
 

@@ -11,17 +11,17 @@ from hydroda import ledger, netcdf, restart, window
 from hydroda.cycle import Moment, assimilate, trajectory
 from hydroda.domain import Domain
 from hydroda.filters.beliefs import joined
+from hydroda.forecasting import Trail
 from hydroda.groups import Group
 from hydroda.ledger import Ledger
-from hydroda.restart import picked
+from hydroda.restart import Saved, picked
 from hydroda.schema import hours as hours_between
-from hydroda.units import HOUR
+from hydroda.units import HOUR, end_of_hour, hour_number
 from hydroda.window import CONTEXT
 
 log = logging.getLogger(__name__)
 SETTLE = 720  # hours a filter runs at a cold start before the window, of those the spin-up has
 REPLAY = 720  # hours between an old state and the window beyond which a new start is better
-EPOCH = np.datetime64(0, "h")
 
 
 class Start(NamedTuple):
@@ -41,22 +41,12 @@ class _Stored(NamedTuple):
     ledger: Ledger
 
 
-def number(time: np.datetime64) -> int:
-    """Hours since 1970."""
-    return int((time.astype("datetime64[h]") - EPOCH) / np.timedelta64(1, "h"))
-
-
-def stamp(hour: int) -> np.datetime64:
-    """The time an hour since 1970 ends."""
-    return (EPOCH + np.timedelta64(hour, "h")).astype("datetime64[ns]")
-
-
 def begin(domain: Domain, group: Group, cycle: np.datetime64, kind: str = "belief") -> Start:
     """The moment `window_hours` before `cycle` from which the window of a group is assimilated.
 
     Stations with no belief that fits (none there, damaged, made with other parameters, too old) start cold.
     """
-    edge = number(cycle) - domain.settings.cycle.window_hours
+    edge = hour_number(cycle) - domain.settings.cycle.window_hours
     found = _stored(domain, group, cycle, edge, kind)
     warm = [i for i in range(len(group.ids)) if i in found]
     parts: list[tuple[list[int], Moment]] = []
@@ -72,7 +62,12 @@ def begin(domain: Domain, group: Group, cycle: np.datetime64, kind: str = "belie
     ledgers = [found[i].ledger if i in found else ledger.empty(1) for i in range(len(group.ids))]
     oldest = min([found[i].moment.hour for i in warm], default=edge)
     how = "cold" if cold else "older_state" if oldest < edge else "warm"
-    return Start(picked(together, order.tolist()), how, number(cycle) - oldest, ledger.joined(ledgers))
+    return Start(picked(together, order.tolist()), how, hour_number(cycle) - oldest, ledger.joined(ledgers))
+
+
+def trailing(group: Group, trail: Trail, after: Ledger) -> Saved:
+    """What the next cycle starts from: the moment at the end of the first hour of this window, and the ledger."""
+    return Saved(group.ids, group.fingerprints, trail.moment(trail.base.hour + 1), after)
 
 
 def _together(moments: Sequence[Moment]) -> Moment:
@@ -85,7 +80,7 @@ def _stored(domain: Domain, group: Group, cycle: np.datetime64, edge: int, kind:
     wanted = {(name, mark): i for i, (name, mark) in enumerate(zip(group.ids, group.fingerprints, strict=True))}
     found: dict[int, _Stored] = {}
     for earlier in domain.store.cycles(kind, until=cycle - HOUR):
-        if number(earlier) < edge - REPLAY or len(found) == len(wanted):
+        if hour_number(earlier) < edge - REPLAY or len(found) == len(wanted):
             break
         path = domain.store.belief_path(earlier, kind)
         try:
@@ -98,7 +93,7 @@ def _stored(domain: Domain, group: Group, cycle: np.datetime64, edge: int, kind:
                 continue
             for row, key in enumerate(zip(part.stations, part.fingerprints, strict=True)):
                 if key in wanted and wanted[key] not in found:
-                    own = ledger.skipped(ledger.picked(part.ledger, [row]), number(cycle) - number(earlier) - 1)
+                    own = ledger.skipped(ledger.picked(part.ledger, [row]), int((cycle - earlier) / HOUR) - 1)
                     found[wanted[key]] = _Stored(picked(part.moment, [row]), own)
     return found
 
@@ -110,7 +105,7 @@ def _assimilated(
     if moment.hour == edge:
         return moment
     places = [group.places[i] for i in some]
-    first, last = stamp(moment.hour + 1), stamp(edge)
+    first, last = end_of_hour(moment.hour + 1), end_of_hour(edge)
     stretch = hours_between(first - CONTEXT * HOUR, last)
     records = domain.store.observations([place.id for place in places], stretch[0], stretch[-1])
     seen = window.load(records, places, stretch, domain.settings.known_by(cycle))
@@ -130,7 +125,7 @@ def _spun_up(domain: Domain, group: Group, some: list[int], edge: int, cycle: np
     batch = group.batch.rows(np.array(some))
     spin_up = domain.settings.cycle.spin_up_hours
     settle = min(SETTLE, spin_up)
-    stretch = hours_between(stamp(edge - spin_up + 1), stamp(edge - settle))
+    stretch = hours_between(end_of_hour(edge - spin_up + 1), end_of_hour(edge - settle))
     x = batch.model.start(batch.parameters)
     if stretch.size:
         records = domain.store.observations([place.id for place in places], stretch[0], stretch[-1])

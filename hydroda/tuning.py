@@ -99,7 +99,7 @@ def squares(batch: Batch, known: Past, found: Analyses) -> Squares:
     """Those of every candidate of a batch, in the quarters in which anything was observed."""
     count = known.starts.size
     times = batch.parameters.shape[0] // count
-    blocks = quarters.number(count * STRETCH)
+    blocks = quarters.count(count * STRETCH)
     quarter = torch.arange(count) * blocks // count
     total = torch.zeros(len(Squares._fields), times, blocks, LEADS.size, dtype=torch.float64)
     number = torch.zeros(times, blocks, LEADS.size)

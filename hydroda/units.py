@@ -24,6 +24,16 @@ def floor_hour(time: np.datetime64) -> np.datetime64:
     return time.astype("datetime64[h]").astype("datetime64[ns]")
 
 
+def hour_number(time: np.datetime64) -> int:
+    """Hours since 1970."""
+    return int(time.astype("datetime64[h]").astype(int))
+
+
+def end_of_hour(number: int) -> np.datetime64:
+    """The time at which an hour ends that is counted from 1970, as datetime64[ns]."""
+    return np.datetime64(number, "h").astype("datetime64[ns]")
+
+
 def utc_now() -> np.datetime64:
     """The clock, UTC, as datetime64[ns] (whole seconds)."""
     return np.datetime64(datetime.now(UTC).replace(tzinfo=None, microsecond=0), "ns")

@@ -40,6 +40,7 @@ MEETING = {
     "comparison",
     "start",
     "operation",
+    "release",
     "hindcasting",
     "fitting",
     "history",
