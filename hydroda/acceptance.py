@@ -9,23 +9,14 @@ import numpy as np
 import xarray as xr
 
 from hydroda import netcdf
+from hydroda.attributes import OF_A_RUN
 from hydroda.fields import DISCHARGE, FLAG_VALUES, METHOD_FLAGS, MISSING
 from hydroda.quality import FAIL
 from hydroda.schema import LEADS, QUANTILES, STATION_ID, quantile_name
 from hydroda.units import HOUR, iso
 
-PROVENANCE = (
-    "cycle run_kind start_kind state_age_hours degraded run_id config_sha256 weights_sha256 state_in_sha256 "
-    "inputs_sha256 forcing_source forcing_reference_time"
-)
-REQUIRED = (
-    "Conventions",
-    "title",
-    "id",
-    "date_created",
-    "history",
-    *(f"hydroda_{name}" for name in PROVENANCE.split()),
-)
+PROVENANCE = ("cycle", "run_kind", "run_id", "config_sha256", "forcing_source")
+REQUIRED = ("Conventions", "title", "id", "date_created", "history", *(f"hydroda_{name}" for name in PROVENANCE))
 QUANTILE_NAMES = tuple(quantile_name(level) for level in QUANTILES)
 RUN_KINDS = ("operational", "catch_up", "hindcast")
 START_KINDS = ("warm", "cold", "older_state")
@@ -49,12 +40,15 @@ def check(product: xr.Dataset | Path) -> xr.Dataset:
 
 
 def _attributes(ds: xr.Dataset) -> Iterator[str]:
-    absent = [name for name in REQUIRED if name not in ds.attrs]
+    required = REQUIRED
+    if ds.attrs["hydroda_product"] != "verify":
+        required += tuple(f"hydroda_{name}" for name in OF_A_RUN)
+    absent = [name for name in required if name not in ds.attrs]
     if absent:
         yield f"global attributes lack {', '.join(absent)}"
         return
     for name, allowed in (("hydroda_run_kind", RUN_KINDS), ("hydroda_start_kind", START_KINDS)):
-        if ds.attrs[name] not in allowed:
+        if name in required and ds.attrs[name] not in allowed:
             yield f"{name} is {ds.attrs[name]!r}, allowed are {', '.join(allowed)}"
 
 
@@ -91,7 +85,8 @@ def _leads(ds: xr.Dataset) -> Iterator[str]:
 
 
 def _numbers(ds: xr.Dataset) -> Iterator[str]:
-    """Data are float32, finite or missing; discharge is not negative; probabilities lie in [0, 1]; flags are known."""
+    """Data are float32, counts int32, finite or missing; discharge is not negative; probabilities lie in [0, 1]; flags
+    are known."""
     for name, variable in ds.data_vars.items():
         if variable.attrs.get("units") is None or variable.dims == ("station",):
             continue
@@ -100,8 +95,8 @@ def _numbers(ds: xr.Dataset) -> Iterator[str]:
             flags = METHOD_FLAGS if name == "discharge_method" else FLAG_VALUES
             yield from _where(ds, name, ~np.isin(values, flags), f"is no flag of {flags.tolist()}")
             continue
-        if values.dtype != np.float32:
-            yield f"{name} is {values.dtype}, expected float32"
+        if values.dtype not in (np.float32, np.int32):
+            yield f"{name} is {values.dtype}, expected float32, or int32 where it counts"
         yield from _where(ds, name, np.isinf(values), "is infinite")
         if variable.attrs.get("standard_name", "").startswith(DISCHARGE) and "time" in variable.dims:
             yield from _where(ds, name, values < 0, "is negative")

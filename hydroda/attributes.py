@@ -28,6 +28,16 @@ SUMMARIES = {
     "into a rainfall-runoff model.",
     "verify": "Scores of streamflow forecasts against gauge observations, by station and lead time.",
 }
+# what is said of one run, and not of the many that are scored
+OF_A_RUN = (
+    "start_kind",
+    "state_age_hours",
+    "degraded",
+    "weights_sha256",
+    "state_in_sha256",
+    "inputs_sha256",
+    "forcing_reference_time",
+)
 LEVELS = {"fc": "model forecast", "an": "model analysis", "ens": "model forecast", "verify": "verification statistics"}
 
 

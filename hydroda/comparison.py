@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hydroda import catalogue, files, hindcasting, netcdf, score_tables, scoring, verification
+from hydroda import catalogue, files, hindcasting, score_tables, scoring, verification
 from hydroda.choice import FILTER
 from hydroda.domain import store_of
 from hydroda.progress import Progress, among
@@ -77,7 +77,7 @@ def compare(
         try:
             told = among(progress, i, len(filters), name)
             hindcasting.hindcast(one, start, end, forcing="observed", products=False, progress=told)
-            scores = score_tables.summary_json(netcdf.read(scoring.verify(one, start, end, kind="hindcast")))
+            scores = score_tables.summary_json(scoring.read(scoring.verify(one, start, end, kind="hindcast")))
         except (ValueError, RuntimeError) as error:
             results.append(Compared(name, None, time.perf_counter() - began, str(error).splitlines()[0]))
             continue

@@ -151,9 +151,10 @@ def forecast_frame(stations: Sequence[Station], cycle: np.datetime64) -> Variabl
 
 
 def quantity(values: np.ndarray, dims: tuple[str, ...] = ("time", "station"), **attrs: Any) -> xr.Variable:
-    """Numbers as float32; an attribute "" is left out."""
+    """Numbers as float32, counts as int32; an attribute "" is left out."""
     told = {"coverage_content_type": "modelResult", **attrs, "grid_mapping": "crs"}
-    return xr.Variable(dims, np.asarray(values, np.float32), {k: v for k, v in told.items() if not _empty(v)})
+    kept = np.asarray(values, np.int32 if np.asarray(values).dtype.kind == "i" else np.float32)
+    return xr.Variable(dims, kept, {k: v for k, v in told.items() if not _empty(v)})
 
 
 def _empty(value: Any) -> bool:

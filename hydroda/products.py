@@ -11,23 +11,14 @@ import numpy as np
 import xarray as xr
 
 from hydroda import fields, predictive, quality
-from hydroda.attributes import Provenance, extent, global_attributes, time_coverage
+from hydroda.attributes import OF_A_RUN, Provenance, extent, global_attributes, time_coverage
 from hydroda.fields import MISSING, STATION_COORDINATES, Station, Variables
 from hydroda.schema import LEADS, QUANTILES, VARIABLES, SchemaError, quantile_name
-from hydroda.units import HOUR
+from hydroda.units import HOUR, parse_utc
 
 LARGEST = VARIABLES["discharge"].upper
 LARGEST_QUANTILE = 1e36  # the fill value lies above
 QC_MEANINGS = "pass not_evaluated suspect fail missing"
-
-
-@dataclass(frozen=True)
-class Score:
-    """One score: values (forecast_period, station) or (forecast_period, station, method), their unit and meaning."""
-
-    values: np.ndarray
-    units: str
-    long_name: str
 
 
 @dataclass(frozen=True)
@@ -251,34 +242,27 @@ def _observation(observed: np.ndarray, observed_qc: np.ndarray, tests: Mapping[s
     return columns
 
 
-def scores(
-    stations: Sequence[Station],
-    provenance: Provenance,
-    start: np.datetime64,
-    end: np.datetime64,
-    values: Mapping[str, Score],
-    methods: Sequence[str] = (),
-) -> xr.Dataset:
-    """The `verify` product: scores by lead (1 … 24 h), station and, where there are several, method.
+def scores(stations: Sequence[Station], provenance: Provenance, found: xr.Dataset) -> xr.Dataset:
+    """The `verify` product of scores `found` as `verification.verify` gives them, for some of the stations by name.
 
-    Verified are the hours that end in (start, end]. Written with `record_dim=None`. Raises SchemaError.
+    By lead (1 … 24 h), station and, of what is scored of every method, method. Raises SchemaError.
     """
-    columns: Variables = {"forecast_period": fields.lead_time("forecast_period"), **fields.station_table(stations)}
-    dims: tuple[str, ...] = ("forecast_period", "station")
-    shape: tuple[int, ...] = (LEADS.size, len(stations))
-    coordinates = STATION_COORDINATES
-    if methods:
-        columns["method_name"] = xr.Variable("method", np.array(methods), {"long_name": "forecast method"})
-        dims, shape, coordinates = (*dims, "method"), (*shape, len(methods)), f"{coordinates} method_name"
-    for name, score in values.items():
-        _expect(shape, **{name: np.asarray(score.values)})
-        finite = np.where(np.isfinite(score.values), score.values, np.nan)
-        columns[name] = fields.quantity(
-            finite, dims, long_name=score.long_name, units=score.units, coordinates=coordinates
-        )
-    attrs = global_attributes("verify", end, np.array([start + HOUR, end]), columns, provenance)
+    table = {station.id: station for station in stations}
+    own = [table[name] for name in found.station.values.tolist()]
+    columns: Variables = {"forecast_period": fields.lead_time("forecast_period"), **fields.station_table(own)}
+    columns["method_name"] = xr.Variable("method", found["method"].values.astype(str), {"long_name": "forecast method"})
+    for name, score in found.data_vars.items():
+        dims = tuple(dim for dim in ("forecast_period", "station", "method") if dim in score.dims)
+        coordinates = f"{STATION_COORDINATES} method_name" if "method" in dims else STATION_COORDINATES
+        values = score.transpose(*dims).values
+        columns[str(name)] = fields.quantity(values, dims, **score.attrs, coordinates=coordinates)
+    first, last = (parse_utc(found.attrs[f"hydroda_{which}_issue"]) for which in ("first", "last"))
+    valid = np.array([first + HOUR, last + LEADS.size * HOUR])
+    attrs = global_attributes("verify", last, valid, columns, provenance)
+    for name in OF_A_RUN:
+        del attrs[f"hydroda_{name}"]
     del attrs["featureType"]  # scores are no time series
-    return _dataset(columns, attrs)
+    return _dataset(columns, attrs | found.attrs)
 
 
 def merge_day(previous: xr.Dataset | None, new: xr.Dataset) -> xr.Dataset:

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from hydroda import domain as domains
-from hydroda import drawing, figures, files, known, netcdf, report
+from hydroda import drawing, figures, files, known, netcdf, report, scoring
 from hydroda.domain import Domain
 from hydroda.fields import MISSING
 from hydroda.figures import PAST
@@ -112,7 +112,7 @@ def _scores(domain: Domain) -> xr.Dataset | None:
     found = sorted(domain.store.folder.glob(SCORES), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found:
         try:
-            scores = netcdf.read(path)
+            scores = scoring.read(path)
         except (netcdf.DamagedFile, FileNotFoundError):
             continue
         if int(scores.attrs["hydroda_issue_times"]) >= ENOUGH:

@@ -1,5 +1,6 @@
 """Scores of a period out of the store: hindcasts or what was really published, against what was observed in the end."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,12 +8,13 @@ import numpy as np
 import xarray as xr
 
 from hydroda import domain as domains
-from hydroda import netcdf, verification, window
+from hydroda import netcdf, products, publish, verification, window
+from hydroda.attributes import Provenance
 from hydroda.domain import Domain
 from hydroda.quality import FAIL
 from hydroda.schema import LEADS, hours, months
 from hydroda.settings import Settings
-from hydroda.units import HOUR, iso
+from hydroda.units import HOUR, iso, utc_now
 from hydroda.verification import AGE, CHANGE, DIMS, Sample
 from hydroda.window import CONTEXT, FORCINGS, View
 
@@ -35,8 +37,30 @@ def verify(
         raise ValueError("no catchment is calibrated, so there are no baselines to compare with")
     scores = verification.verify(archives, _observed(domain, start, end), known)
     path = domain.store.product_path(label, end)
-    netcdf.write(scores, path, record_dim=None)
+    product = products.scores(domain.stations, _provenance(domain, kind, scores), scores)
+    publish.publish({path: product.assign_attrs(id=path.stem)})
     return path
+
+
+def _provenance(domain: Domain, kind: str, scores: xr.Dataset) -> Provenance:
+    now, settings = utc_now(), domain.settings
+    return Provenance(
+        domain=settings.deployment.domain,
+        created=now,
+        run_id=f"{iso(now)}-{os.getpid()}",
+        command="hydroda verify",
+        run_kind=kind,
+        config_sha256=settings.sha256,
+        forcing_source=scores.attrs["hydroda_forcing"],
+        model=scores.attrs["hydroda_model"],
+        filter=scores.attrs["hydroda_filter"],
+        credits=domain.credits,
+    )
+
+
+def read(path: Path) -> xr.Dataset:
+    """The scores of a file, stations and methods by name. Raises DamagedFile."""
+    return verification.named(netcdf.read(path))
 
 
 def samples(settings: Settings, start: np.datetime64, end: np.datetime64, forcing: str) -> dict[str, Sample]:

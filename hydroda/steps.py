@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from hydroda import calibrated, files, netcdf
+from hydroda import calibrated, files
 from hydroda import domain as domains
 from hydroda import settings as configuration
 from hydroda.domain import store_of
@@ -324,24 +324,24 @@ def reproduce(study: str, folder: Path, *, quick: bool = False, progress: Progre
 
 def score_table(path: Path, *, all_leads: bool = False) -> str:
     """The scores of a file for a terminal."""
-    from hydroda import score_tables
+    from hydroda import score_tables, scoring
 
-    return score_tables.table(netcdf.read(path), all_leads=all_leads)
+    return score_tables.table(scoring.read(path), all_leads=all_leads)
 
 
 def score_json(path: Path) -> dict[str, Any]:
     """The scores of a file for programs."""
-    from hydroda import score_tables
+    from hydroda import score_tables, scoring
 
-    return score_tables.summary_json(netcdf.read(path))
+    return score_tables.summary_json(scoring.read(path))
 
 
 def skill_figure(path: Path) -> Path:
     """A picture of the scores of a file, beside it."""
-    from hydroda import drawing, figures
+    from hydroda import drawing, figures, scoring
 
     target = path.with_suffix(".png")
-    files.replace(target, drawing.png(figures.skill_by_lead(netcdf.read(path))))
+    files.replace(target, drawing.png(figures.skill_by_lead(scoring.read(path))))
     return target
 
 

@@ -105,9 +105,9 @@ def verify(archives: Iterable[xr.Dataset], observed: xr.DataArray, corrections: 
 
     `observed_at_issue` of an archive is what was known at issue time, `open_loop_at_issue` the open loop of the same
     hour, `observation_age` [h] (taken as 0 where there is none) how old it was, `observed_change_at_issue` by how much
-    it was above the one an hour before (taken as 0). `netcdf.write` takes the result with record_dim=None. Raises
-    ValueError when archives do not belong together or hold nothing, KeyError for a station without observations or
-    baselines.
+    it was above the one an hour before (taken as 0). `products.scores` makes a product of the result, `named` turns it
+    back. Raises ValueError when archives do not belong together or hold nothing, KeyError for a station without
+    observations or baselines.
     """
     archive = pool(archives)
     if archive.sizes["forecast_reference_time"] < 2:
@@ -123,14 +123,17 @@ def verify(archives: Iterable[xr.Dataset], observed: xr.DataArray, corrections: 
     first, last = archive.forecast_reference_time.values[[0, -1]]
     for name, score in {**BY_METHOD, **OF_FORECAST, **COUNTS}.items():
         scores[name].attrs = {"long_name": score.long_name, "units": score.units}
-    scores["method"].attrs = {"long_name": "forecast method"}
-    scores["station"].attrs = {"long_name": "station identifier", "standard_name": "platform_id"}
-    scores["forecast_period"].attrs = {
-        "long_name": "lead time",
-        "standard_name": "forecast_period",
-        "units": "hours",
-    }
     return scores.assign_attrs(_attributes(archive.attrs, first, last, archive.sizes["forecast_reference_time"]))
+
+
+def named(product: xr.Dataset) -> xr.Dataset:
+    """The scores of a `verify` product by station id and name of method, as `verify` gives them."""
+    if "station_id" not in product.variables:
+        return product  # of an earlier version
+    scores = product.swap_dims(station="station_id", method="method_name").reset_coords(drop=True)
+    own = scores[[*BY_METHOD, *OF_FORECAST, *COUNTS]].rename(station_id="station", method_name="method")
+    leads = own.forecast_period.values.astype(int)
+    return own.assign_coords(forecast_period=leads).transpose("method", "forecast_period", "station")
 
 
 def pool(archives: Iterable[xr.Dataset]) -> xr.Dataset:
@@ -276,11 +279,7 @@ def _crps(median: xr.DataArray, bounds: Mapping[str, xr.DataArray], observed: xr
 
 def _attributes(told: Mapping[str, str], first: np.datetime64, last: np.datetime64, count: int) -> dict[str, Any]:
     return {
-        "Conventions": "CF-1.8",
-        "title": "scores of hourly streamflow forecasts by lead time",
-        "institution": "not set",
         "source": f"hydroda {__version__}, model {told['model']}, filter {told['filter']}",
-        "history": f"forecasts issued {iso(first)} to {iso(last)} scored by hydroda {__version__}",
         "references": "Kling et al. (2012) J. Hydrol. 424, 264; Baran and Lerch (2015) QJRMS 141, 2289",
         "comment": "All methods are scored on the forecasts for which all of them and the observation are there.",
         **{f"hydroda_{key}": value for key, value in told.items()},

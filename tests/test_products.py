@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hydroda import netcdf, products
+from hydroda import netcdf, products, verification
 from hydroda.acceptance import ProductError, check
 from hydroda.attributes import Credits, Provenance
+from hydroda.correction import Correction
 from hydroda.fields import Station
-from hydroda.products import Score
 from hydroda.publish import announce, publish
 from hydroda.quality import TESTS
-from hydroda.schema import SchemaError
+from hydroda.schema import SchemaError, quantile_name
 from hydroda.settings import Deployment
 
 HOUR = np.timedelta64(1, "h")
@@ -74,15 +74,26 @@ def analysis(stations=STATIONS["three"], start="2025-11-22T00", hours=4, seed=0,
     return products.analysis(stations, provenance, times, estimate, 0.1 * estimate, 1.1 * estimate, observed, qc, tests)
 
 
-def scores(stations=STATIONS["three"], methods=("ukf", "persistence")):
-    shape = (24, len(stations), *([len(methods)] if methods else []))
-    nse = np.random.default_rng(0).random(shape)
-    nse[0, 0] = -np.inf
-    values = {
-        "nse": Score(nse, "1", "Nash-Sutcliffe efficiency"),
-        "rmse": Score(nse, "m3 s-1", "root mean square error"),
+def scored(stations=STATIONS["three"]):
+    """The scores of a hindcast of two of the stations."""
+    own, issue = [station.id for station in stations[:2]], np.datetime64("2025-11-01T00", "ns") + np.arange(60) * HOUR
+    dims = ("forecast_reference_time", "forecast_period", "station")
+    flow = flows(stations[:2], 60)[:, None] * np.linspace(1.0, 1.5, 24)[:, None]
+    names = {"discharge": 1.0, "discharge_open_loop": 0.8} | {
+        quantile_name(q): 0.5 + q for q in (0.05, 0.25, 0.75, 0.95)
     }
-    return products.scores(stations, PROVENANCE, CYCLE - 48 * HOUR, CYCLE, values, methods)
+    data = {name: (dims, factor * flow) for name, factor in names.items()}
+    data |= {f"{name}_at_issue": (dims[::2], flow[:, 0]) for name in ("observed", "open_loop")}
+    coords = {dims[0]: issue, dims[1]: np.arange(1, 25), dims[2]: own}
+    told = {"domain": "demo", "forcing": "observed", "model": "hbv.hourly", "filter": "ukf"}
+    times = issue[0] + np.arange(100) * HOUR
+    seen = xr.DataArray(flows(stations[:2], 100, 1), {"time": times, "station": own}, ("time", "station"))
+    fitted = dict.fromkeys(own, Correction((5.0,) * 366, 3.0, 0.1, 0.8, 0.05, 0.02, 0.9, 0.6))
+    return verification.verify([xr.Dataset(data, coords, told)], seen, fitted)
+
+
+def scores(stations=STATIONS["three"]):
+    return products.scores(stations, PROVENANCE, scored(stations))
 
 
 BUILDERS = {"fc": forecast, "ens": ensemble, "an": analysis}
@@ -95,7 +106,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("products")
     for kind, name in CASES:
         publish({folder / f"{kind}_{name}.nc": BUILDERS[kind](STATIONS[name])})
-    publish({folder / "verify.nc": scores(), folder / "verify_one_method.nc": scores(methods=())})
+    publish({folder / "verify.nc": scores()})
     return folder
 
 
@@ -122,7 +133,7 @@ def compliance(folder):
     command = [tool("compliance-checker"), "-t", "cf:1.8", "-t", "acdd:1.3", "-c", "strict", "-f", "json_new"]
     subprocess.run([*command, "-o", str(report), *map(str, files)], check=False, capture_output=True)
     found = json.loads(report.read_text())
-    assert len(found) == len(files) == len(CASES) + 2
+    assert len(found) == len(files) == len(CASES) + 1
     return {Path(name).name: tests for name, tests in found.items()}
 
 
@@ -142,7 +153,7 @@ def test_files_follow_cf(compliance):
 
 def test_files_say_what_acdd_asks_for(compliance):
     """Nothing highly recommended is missing but CF names of quantities that have none."""
-    nameless = ("catchment_area", "exceedance_probability", "nse", "rmse")
+    nameless = ("catchment_area", "exceedance_probability", *scored().data_vars)
     for name, tests in compliance.items():
         for where, what in complaints(tests["acdd:1.3"], "high"):
             assert what == "standard_name" and any(f'"{start}' in where for start in nameless), (name, where, what)
@@ -255,13 +266,24 @@ def test_a_file_is_read_back_as_it_was_built_and_keeps_the_invariants(folder, ki
     assert check(path).identical(BUILDERS[kind](STATIONS[name]))
 
 
-def test_scores_are_read_back_and_infinite_ones_are_missing(folder):
+def test_scores_are_read_back_as_they_were_built(folder):
     ds = check(folder / "verify.nc")
     assert ds.identical(scores())
     assert ds.nse.dims == ("forecast_period", "station", "method")
-    assert ds.method_name.values.tolist() == ["ukf", "persistence"]
-    assert np.isnan(ds.nse[0, 0]).all() and np.isfinite(ds.nse[1:]).all()
-    assert "featureType" not in ds.attrs
+    assert ds.coverage_90.dims == ("forecast_period", "station")
+    assert ds.n.dtype == np.int32
+    assert ds.station_id.values.tolist() == ["alder", "birch-2"]
+    assert not {"featureType", "hydroda_start_kind", "hydroda_degraded"} & set(ds.attrs)
+    assert ds.attrs["time_coverage_start"] == "2025-11-01T00:00:00Z"
+    assert ds.attrs["time_coverage_end"] == "2025-11-04T11:00:00Z"
+
+
+def test_scores_of_a_file_are_those_that_were_computed(folder):
+    found, computed = verification.named(netcdf.read(folder / "verify.nc")), scored()
+    assert found.attrs.items() >= computed.attrs.items()
+    for name in computed:
+        xr.testing.assert_allclose(found[name], computed[name], rtol=1e-6)
+    assert verification.named(computed) is computed  # as earlier versions wrote it
 
 
 # --- what the numbers mean -----------------------------------------------------------------------------------------

@@ -159,7 +159,8 @@ def test_hindcast_verify_and_report(settings):
     assert steps.hindcast(settings, FIRST, end) == paths
     assert paths[0].stat().st_mtime_ns == stamp  # it was there already
     path = steps.verify(settings, FIRST, end)
-    scores = netcdf.read(path)
+    check(path)
+    scores = scoring.read(path)
     assert scores.attrs["hydroda_forcing"] == "observed"
     assert set(verification.METHODS) <= set(scores.method.values.tolist()) <= set(verification.LABELS)
     assert int(scores.n.min()) > 300
@@ -179,11 +180,11 @@ def test_what_was_published_can_be_scored(settings):
     cycles = [FIRST + i * HOUR for i in range(12)]
     for cycle in cycles:
         steps.run(settings, cycle)
-    scores = netcdf.read(steps.verify(settings, cycles[0], cycles[-1], kind="operational"))
+    scores = scoring.read(steps.verify(settings, cycles[0], cycles[-1], kind="operational"))
     assert scores.attrs["hydroda_issue_times"] == 12
     assert int(scores.n.max()) == 12
     steps.hindcast(settings, cycles[0], cycles[-1], forcing="none")
-    again = netcdf.read(steps.verify(settings, cycles[0], cycles[-1], forcing="none"))
+    again = scoring.read(steps.verify(settings, cycles[0], cycles[-1], forcing="none"))
     for name in BASELINES:  # from what was observed newest in either
         one, other = (each.rmse.sel({"method": name}) for each in (scores, again))
         np.testing.assert_allclose(one, other, rtol=5e-3)

@@ -1,21 +1,17 @@
 """Scores: values by hand, a plain-loop second opinion, one sample for all methods, and nothing known too early."""
 
 import json
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 from scores.probability import crps_for_ensemble
 
-from hydroda import correction, netcdf, predictive, score_tables, verification
+from hydroda import correction, predictive, score_tables, verification
 from hydroda.correction import BASELINES, Correction
 from hydroda.schema import LEADS, QUANTILES, quantile_name
 from hydroda.units import HOUR
-from hydroda.verification import BY_METHOD, COUNTS, METHODS, OF_FORECAST
+from hydroda.verification import BY_METHOD, METHODS
 
 START = np.datetime64("2003-01-31T20:00", "ns")
 ATTRS = {"domain": "demo", "forcing": "observed", "model": "hbv.hourly", "filter": "sigma.ukf"}
@@ -382,28 +378,6 @@ def test_archives_that_do_not_belong_together_are_refused(real):
 
 
 # --- what is written and shown -------------------------------------------------------------------------------------
-
-
-def test_the_file_follows_cf_and_comes_back(scores, tmp_path):
-    path = tmp_path / "scores.nc"
-    netcdf.write(scores, path, record_dim=None)
-    back = netcdf.read(path)
-    for name in (*BY_METHOD, *OF_FORECAST, *COUNTS):
-        np.testing.assert_array_equal(back[name], scores[name])
-        assert back[name].dims == scores[name].dims
-        assert back[name].attrs == scores[name].attrs
-    assert back.method.values.tolist() == list(METHODS)
-    assert back.station.values.tolist() == list(STATIONS)
-    assert score_tables.table(back) == score_tables.table(scores)
-    tool = shutil.which("compliance-checker", path=str(Path(sys.executable).parent))
-    if tool is None:
-        pytest.skip("compliance-checker is not installed")
-    report = tmp_path / "report.json"
-    command = [tool, "-t", "cf:1.8", "-c", "strict", "-f", "json_new", "-o", str(report), str(path)]
-    subprocess.run(command, check=False, capture_output=True)
-    (tests,) = json.loads(report.read_text()).values()
-    assert tests["cf:1.8"]["possible_points"] > 50
-    assert tests["cf:1.8"]["scored_points"] == tests["cf:1.8"]["possible_points"]
 
 
 def test_the_summary_is_json_and_says_the_same(scores):
