@@ -30,6 +30,7 @@ SOURCE = '\n[[source]]\nname = "weather"\nkind = "netcdf_folder"\nfolder = "weat
 
 def own_prefect(home: Path) -> None:
     """Before Prefect is imported: a home here, no server or profile of the user's."""
+    home.mkdir(parents=True, exist_ok=True)  # which Prefect warns of otherwise
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
         del os.environ[name]
     os.environ.update(PREFECT_SETTINGS, PREFECT_HOME=str(home.resolve()), NO_PROXY="127.0.0.1,localhost")
@@ -62,7 +63,7 @@ def show(settings: Settings, scores: Path) -> None:
     print(f"\n{steps.score_table(scores)}\n\n{steps.forecast_table(settings)}")
     for picture in steps.hydrographs(settings):
         print(f"picture   {picture}")
-    print(f"page      {steps.report(settings)}")
+    print(f"page      {steps.report(settings)}  (warns that this forecast is old: the data end in 2024)")
     command = os.path.relpath(Path(sys.executable).parent / "hydroda", settings.file.parent)
     print(f"go on     cd {settings.file.parent} && {command} --help")
 

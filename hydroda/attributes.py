@@ -28,6 +28,15 @@ SUMMARIES = {
     "into a rainfall-runoff model.",
     "verify": "Scores of streamflow forecasts against gauge observations, by station and lead time.",
 }
+DEGRADED = {  # why a product is less than it could be; each is followed by the number of stations
+    "forcing_none": "by the settings without a weather forecast",
+    "forcing_missing": "weather forecast incomplete or missing",
+    "obs_missing": "no observation in the last 6 h",
+    "rain_missing": "rain of the last 24 h not completely known",
+    "belief_reset": "state not usable and set back",
+    "method_stood_back": "another method than usual, since that has erred too much of late",
+    "station_failed": "no forecast possible",
+}
 # what is said of one run, and not of the many that are scored
 OF_A_RUN = (
     "start_kind",

@@ -117,8 +117,9 @@ def table(results: Sequence[Compared], station: str) -> str:
         rows[result.name] = nse, f"| {told} | {result.seconds:.0f} |"
     values = [nse for nse, _ in rows.values()]
     best = [max((v for v in column if v is not None), default=None) for column in zip(*values, strict=True)]
+    leads = " | ".join(f"{lead} h" for lead in LEADS)
     lines = [
-        f"| {station} | {' | '.join(f'{lead} h' for lead in LEADS)} | % inside 90 %, 1 / 24 h | seconds |",
+        f"| {station}: NSE, observed rain | {leads} | % inside 90 %, 1 / 24 h | seconds |",
         "|---" * (len(LEADS) + 3) + "|",
     ]
     for label, (nse, rest) in rows.items():

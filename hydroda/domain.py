@@ -1,6 +1,5 @@
 """The catchments of a deployment and what is known of each: those that can be forecast, and why the others cannot."""
 
-import logging
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,8 +13,6 @@ from hydroda.netcdf import DamagedFile
 from hydroda.settings import Settings
 from hydroda.store import Store
 from hydroda.window import Place
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,5 @@ def load(settings: Settings) -> Domain:
             columns.append(i)
         except (DamagedFile, ValueError) as error:
             lacking[catchment.id] = f"{store.parameters_path(catchment.id)}: {error}"
-    for name, why in lacking.items():
-        log.warning("%s: %s", name, why)
     stations = tuple(map(station, settings.catchments))
     return Domain(settings, store, stations, tuple(usable), np.array(columns, int), lacking)

@@ -98,7 +98,7 @@ def coverage_by_lead(scores: xr.Dataset, columns: int = 3) -> Figure:
             look: dict[str, Any] = {"color": BLUE, "linestyle": style, "linewidth": 2.2}
             axes.plot(of.forecast_period, of[f"coverage_{share}"], label=f"inside the {share} % interval", **look)
             axes.axhline(int(share), color=INK, linewidth=1.0, linestyle=":")
-        axes.plot([], [], color=INK, linewidth=1.0, linestyle=":", label="as it should be")
+        axes.plot([], [], color=INK, linewidth=1.0, linestyle=":", label="target")
         axes.set_ylim(0, 100)
         axes.set_yticks([0, 25, 50, 75, 90, 100])
         return ""
@@ -134,7 +134,7 @@ def headline(forecast: xr.Dataset) -> str:
     if peak is None:
         return "no forecast"
     best, low, high, when = peak
-    return f"highest in 24 h {flow(best)} {M3S} ({flow(low)} to {flow(high)}) at {clock(when)}"
+    return f"highest forecast in 24 h {flow(best)} {M3S} (90 %: {flow(low)} to {flow(high)}) at {clock(when)}"
 
 
 def _panels(scores: xr.Dataset, panel: Callable[[Axes, xr.Dataset], str], label: str, columns: int) -> Figure:
@@ -191,8 +191,8 @@ def _rain(axes: Axes, precipitation: xr.DataArray | None, start: np.datetime64, 
             axes.stairs(values, edges, fill=True, linewidth=0.4, **look)
     if unknown[ahead].all():
         remark(axes, "no rain forecast", 0.985, "right")
-    elif unknown.any():
-        remark(axes, "grey: not known", 0.985, "right")
+    else:
+        remark(axes, "hatched: forecast" + (", grey: not known" if unknown.any() else ""), 0.985, "right")
     axes.set_ylim(limit, 0)
     axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     axes.tick_params(which="both", bottom=False)
@@ -221,9 +221,11 @@ def _observed(past: xr.Dataset, doubted: bool) -> np.ndarray:
 
 
 def _lead_hours(axes: Axes, forecast: xr.Dataset, past: xr.Dataset | None) -> None:
-    """Median, bands and open loop of the 24 hours; the median goes on from the analysis."""
+    """Median, bands and open loop of the 24 hours; both lines go on from the past."""
     time, cycle = forecast.time.values, forecast.forecast_reference_time.values[()]
-    drawing.line(axes, time, forecast.discharge_open_loop, LABELS["open_loop"], LINES["open_loop"])
+    before = np.nan if past is None or "discharge_open_loop" not in past else past.discharge_open_loop.values[-1]
+    open_loop = np.array([before, *forecast.discharge_open_loop.values])
+    drawing.line(axes, [cycle, *time], open_loop, LABELS["open_loop"], LINES["open_loop"])
     if forecast.discharge.isnull().all():
         remark(axes, "no forecast", 0.985, "right")
         return
@@ -259,7 +261,7 @@ def _thresholds(axes: Axes, forecast: xr.Dataset, height: float) -> list[str]:
     near = {k: level for k, level in _levels(forecast).items() if level <= height}
     groups: list[list[int]] = []
     for k, level in near.items():
-        axes.axhline(level, color=VERMILLION, linewidth=0.8 + 0.4 * k, linestyle=(0, (6, 2)), zorder=1)
+        axes.axhline(level, color=VERMILLION, linewidth=0.5 + 0.4 * k, zorder=1)
         if groups and level - near[groups[-1][-1]] < 0.06 * height:
             groups[-1].append(k)
         else:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from hydroda import choice, known, netcdf, predictive, release, restart, window
+from hydroda import __version__, choice, fields, known, netcdf, predictive, release, restart, window
 from hydroda import domain as domains
 from hydroda.domain import Domain
 from hydroda.fields import METHOD_ATTRIBUTES
@@ -80,6 +80,8 @@ def hindcast(
     groups, lacking = grouped(domain)
     if not groups:
         raise ValueError("; ".join(f"{name} {why}" for name, why in lacking.items()) or "there is no catchment")
+    for name, why in lacking.items():
+        log.warning("%s %s", name, why)
     domain = replace(domain, lacking=lacking)
     total = hour_number(end) - hour_number(start) + 1
     paths: list[Path] = []
@@ -247,15 +249,39 @@ def _columns(domain: Domain, cycles: np.ndarray, networks: int) -> dict[str, np.
 
 
 def _dataset(domain: Domain, cycles: np.ndarray, columns: dict[str, np.ndarray], attrs: dict[str, str]) -> xr.Dataset:
-    units = {name: VARIABLES["discharge"].units for name in columns} | {AGE: "hours"}
-    told: dict[str, dict[str, Any]] = {name: {"units": units[name], "long_name": name} for name in columns}
-    told[METHOD] = METHOD_ATTRIBUTES
     axes = {2: (DIMS[0], DIMS[2]), 3: DIMS, 4: (*DIMS[:2], "network", DIMS[2])}
-    data = {name: (axes[values.ndim], values, told[name]) for name, values in columns.items()}
-    coords = {DIMS[0]: cycles, DIMS[1]: LEADS, DIMS[2]: [station.id for station in domain.stations]}
+    data = {name: (axes[values.ndim], values, _described(name)) for name, values in columns.items()}
+    ids = np.array([station.id for station in domain.stations])
+    coords: dict[str, Any] = {
+        DIMS[0]: (DIMS[0], cycles, {"standard_name": "forecast_reference_time", "long_name": "issue time"}),
+        DIMS[1]: (DIMS[1], LEADS, fields.lead_time(DIMS[1]).attrs),
+        DIMS[2]: (DIMS[2], ids, {"standard_name": "platform_id", "long_name": "station identifier"}),
+    }
     if EACH in columns:
-        coords["network"] = 1 + np.arange(columns[EACH].shape[2])
-    return xr.Dataset(data, coords, attrs)
+        number = 1 + np.arange(columns[EACH].shape[2], dtype=np.int32)
+        coords["network"] = "network", number, {"long_name": "number of the network", "units": "1"}
+    told = {
+        "Conventions": "CF-1.8",
+        "institution": domain.credits.institution,
+        "source": f"hydroda {__version__}, model {attrs['model']}, filter {attrs['filter']}",
+        "history": f"hindcasts by hydroda {__version__}",
+        "comment": "Discharge is the mean over the hour that ends forecast_period after forecast_reference_time, UTC.",
+    }
+    return xr.Dataset(data, coords, told | attrs)
+
+
+def _described(name: str) -> dict[str, Any]:
+    """The attributes of a variable of an archive."""
+    if name == METHOD:
+        return METHOD_ATTRIBUTES
+    if name == AGE:
+        return {"long_name": "age of the newest observation at issue time", "units": "hours"}
+    words = name.replace("_at_issue", " at issue time").replace("discharge_q", "quantile of discharge, percent ")
+    return {
+        "long_name": words.replace("_", " "),
+        "standard_name": fields.DISCHARGE,
+        "units": VARIABLES["discharge"].units,
+    }
 
 
 def _merged(standing: xr.Dataset, new: xr.Dataset) -> xr.Dataset:

@@ -90,6 +90,7 @@ def forecast(
     if methods is not None:
         _expect(shape, method=methods.flags)
         columns["discharge_method"] = fields.method(np.where(usable, methods.flags, 0), methods.reasons)
+        columns["discharge"].attrs["ancillary_variables"] += " discharge_method"
     return _dataset(columns, global_attributes("fc", cycle, columns["time"].values, columns, provenance))
 
 

@@ -15,7 +15,7 @@ import xarray as xr
 from jinja2 import Environment, StrictUndefined, Template
 
 from hydroda import drawing, figures, quality, score_tables
-from hydroda.attributes import NOT_SET, UNKNOWN
+from hydroda.attributes import DEGRADED, NOT_SET, UNKNOWN
 from hydroda.drawing import age, clock, flow, percent
 from hydroda.fields import GOOD, UNUSABLE
 from hydroda.publish import ALERT_PROBABILITY
@@ -66,22 +66,25 @@ def page(
     precipitation: xr.DataArray | None,
     scores: xr.Dataset | None,
     generated: np.datetime64,
+    lacking: Mapping[str, str] | None = None,
 ) -> str:
     """The page of an `fc` product at the time `generated`.
 
     `analysis` holds `an` products joined along time, with `discharge_open_loop` if there is one; `precipitation` is
-    (time, station_id) [mm/h] over past and lead hours; `scores` come from `verification.verify`.
+    (time, station_id) [mm/h] over past and lead hours; `scores` come from `verification.verify`; `lacking` says why a
+    station cannot be forecast.
     """
-    cycle = forecast.forecast_reference_time.values[()]
+    cycle, lacks = forecast.forecast_reference_time.values[()], dict(lacking or {})
     names = {str(i): figures.name_of(forecast.isel(station=k)) for k, i in enumerate(forecast.station_id.values)}
     rows = [_row(forecast.isel(station=k), analysis, precipitation) for k in range(forecast.sizes["station"])]
     told = {label: str(forecast.attrs.get(name, NOT_SET)) for label, name in PROVENANCE.items()}
+    told["Weather forecast"] = FORCINGS.get(told["Weather forecast"], told["Weather forecast"])
     return _template().render(
         domain=forecast.attrs["hydroda_domain"],
         cycle=clock(cycle, year=True),
         generated=clock(generated, year=True),
         age=age((generated - cycle) / HOUR),
-        warnings=_warnings(forecast, (generated - cycle) / HOUR),
+        warnings=[*_warnings(forecast, (generated - cycle) / HOUR), *(f"{s} {why}." for s, why in lacks.items())],
         rows=sorted(rows, key=lambda row: row.rank, reverse=True),
         levels=len(rows[0].chances) if rows else 0,
         likely=percent(ALERT_PROBABILITY),
@@ -105,8 +108,7 @@ def _warnings(forecast: xr.Dataset, hours: float) -> list[str]:
     if hours >= LATE:
         found.append(f"This forecast was {age(hours)} old when the page was made: later cycles are missing.")
     if attrs.get("hydroda_degraded", "none") != "none":
-        reasons = ", ".join(reason.replace("_", " ") for reason in attrs["hydroda_degraded"].split(","))
-        found.append(f"Degraded: {reasons}.")
+        found.append(f"Less than it could be: {'; '.join(map(_in_words, attrs['hydroda_degraded'].split(',')))}.")
     if attrs.get("hydroda_start_kind", "warm") != "warm":
         state = f"{attrs['hydroda_start_kind'].replace('_', ' ')}, state {attrs['hydroda_state_age_hours']:.0f} h old"
         found.append(f"The run did not go on from the cycle before ({state}).")
@@ -116,6 +118,13 @@ def _warnings(forecast: xr.Dataset, hours: float) -> list[str]:
     if unusual:
         found.append(f"Not forecast as usual; {unusual}.")
     return found
+
+
+def _in_words(reason: str) -> str:
+    """A reason of `hydroda_degraded`, "obs_missing:2"."""
+    name, _, count = reason.partition(":")
+    words = DEGRADED.get(name, name.replace("_", " "))
+    return f"{words} ({count} station{'s'[: count != '1']})" if count else words
 
 
 def _row(forecast: xr.Dataset, analysis: xr.Dataset | None, precipitation: xr.DataArray | None) -> Row:
@@ -129,14 +138,14 @@ def _row(forecast: xr.Dataset, analysis: xr.Dataset | None, precipitation: xr.Da
     heights = [float(forecast[f"threshold_t{k}"]) for k in levels]
     level = max((k for k, chance in enumerate(chances, start=1) if chance >= ALERT_PROBABILITY), default=0)
     now = np.full(0, np.nan) if past is None else past.discharge.values[past.time.values == cycle]
-    picture = figures.hydrograph(forecast, past, rain)
+    picture, observed = figures.hydrograph(forecast, past, rain), _last_observation(past, cycle)
     return Row(
         id=station,
         name=name,
         status=status,
         good=worst == GOOD,
-        observed=_last_observation(past, cycle),
-        now=flow(float(now[-1])) if now.size else "–",
+        observed=observed,
+        now=flow(float(now[-1])) if now.size and (peak or observed[:1].isdigit()) else "–",
         highest=flow(best),
         interval="" if peak is None else f"({flow(low)} to {flow(high)})",
         when="" if when is None else clock(when),
@@ -161,7 +170,7 @@ def _last_observation(past: xr.Dataset | None, cycle: np.datetime64) -> str:
     series = past.discharge_observed
     seen = np.flatnonzero(series.notnull().values & (series.time.values <= cycle))
     if not seen.size:
-        return f"none since {clock(series.time.values[0])}" if series.size else "not known"
+        return f"none in the last {age((cycle - series.time.values[0]) / HOUR + 1)}" if series.size else "not known"
     last = past.isel(time=int(seen[-1]))
     doubt = DOUBTS.get(int(last["discharge_observed_qc"])) if "discharge_observed_qc" in last else None
     hours = (cycle - last.time.values[()]) / HOUR
@@ -203,6 +212,6 @@ def _scores(scores: xr.Dataset, names: Mapping[str, str]) -> dict[str, Any]:
 def _line(values: xr.DataArray, marks: xr.DataArray) -> list[tuple[str, bool]]:
     """Score and whether it is the best, by lead."""
     texts = (
-        "–" if np.isnan(value) else f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}" for value in values.values
+        "–" if np.isnan(value) else f"{value:.3f}" if abs(value) < 10 else f"{value:.0f}" for value in values.values
     )
     return list(zip(texts, map(bool, marks.values), strict=True))

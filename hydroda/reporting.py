@@ -24,7 +24,7 @@ def write(settings: Settings, now: np.datetime64) -> Path:
     domain = domains.load(settings)
     forecast, _ = _newest(domain)
     cycle = forecast.forecast_reference_time.values[()]
-    page = report.page(forecast, _past(domain, cycle), _rain(domain, cycle), _scores(domain), now)
+    page = report.page(forecast, _past(domain, cycle), _rain(domain, cycle), _scores(domain), now, domain.lacking)
     path = domain.store.folder / "report.html"
     files.replace(path, page.encode())
     return path

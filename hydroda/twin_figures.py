@@ -66,7 +66,7 @@ def cost(scores: "Sequence[Score]") -> Figure:
         left.set_xlabel("model runs per cycle")
         left.set_title("What it costs")
         right.set_xlim(least, max(1.2, 1.08 * said.max()))
-        right.set_xlabel("standard deviation it says over error it makes, one hour ahead")
+        right.set_xlabel("stated standard deviation / actual error, 1 h ahead")
         right.set_title("What it knows of its error")
         right.axvline(1.0, color=GREY, linewidth=1.0)
         reference = np.array([s.name == "sigma.ukf" for s in fine])

@@ -125,7 +125,7 @@ def test_a_hydrograph_says_what_matters():
         assert words in said, words
     peak = forecast.isel(time=9)  # made 10 h ahead
     low, high = (drawing.flow(float(peak[name])) for name in ("discharge_q05", "discharge_q95"))
-    assert f"highest in 24 h 85.0 m³/s ({low} to {high}) at Sat 22 Nov 13:00 UTC" in said
+    assert f"highest forecast in 24 h 85.0 m³/s (90 %: {low} to {high}) at Sat 22 Nov 13:00 UTC" in said
     assert not {"observed, doubtful", "no rain forecast", "no forecast"} & set(said)
 
 
@@ -223,7 +223,9 @@ def test_nothing_at_all_is_a_picture_too():
 
 def test_a_dry_river_is_a_picture_too():
     forecast, past, rain = single(scale=0.0)
-    assert "highest in 24 h 0.000 m³/s (0.000 to 0.000) at Sat 22 Nov 04:00 UTC" in texts(drawn(forecast, past, rain))
+    assert "highest forecast in 24 h 0.000 m³/s (90 %: 0.000 to 0.000) at Sat 22 Nov 04:00 UTC" in texts(
+        drawn(forecast, past, rain)
+    )
 
 
 def test_one_missing_hour_leaves_the_rest():
@@ -248,7 +250,7 @@ def test_rain_that_is_not_known_is_not_dry():
     rain[72:] = np.nan
     assert "no rain forecast" in texts(drawn(forecast, past, rain))
     rain[72:80] = 0.0
-    assert "grey: not known" in texts(drawn(forecast, past, rain))
+    assert "hatched: forecast, grey: not known" in texts(drawn(forecast, past, rain))
     short = rain.isel(time=slice(0, 80))
     assert drawn(forecast, past, short) == drawn(forecast, past, rain)
 

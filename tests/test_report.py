@@ -63,13 +63,13 @@ def sketched(monkeypatch):
     monkeypatch.setattr(report.drawing, "svg", lambda _, label: f'<svg role="img" aria-label="{escape(label)}"></svg>')
 
 
-def made(names=("Alder",), change=None, found=None, generated=MADE, **options):
+def made(names=("Alder",), change=None, found=None, generated=MADE, lacking=None, **options):
     forecast, analysis, rain = (part.copy(deep=True) for part in case(names, **options))
     if change:
         change(forecast, analysis, rain)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return report.page(forecast, analysis, rain, found, generated)
+        return report.page(forecast, analysis, rain, found, generated, lacking)
 
 
 def cells(text):
@@ -117,8 +117,10 @@ def test_pictures_have_names_for_those_who_cannot_see_them(seven):
     assert all(attrs["role"] == "img" for attrs in pictures)
     spoken = [attrs["aria-label"] for attrs in pictures]
     assert len(set(spoken)) == 9
-    assert all(f"Hydrograph of {name} (s{k}): highest in 24 h" in " ".join(spoken) for k, name in enumerate(NAMES))
-    assert any(one.startswith("Hydrograph of <b>A&B</b> (s1): highest in 24 h 85.0 m³/s") for one in spoken)
+    assert all(
+        f"Hydrograph of {name} (s{k}): highest forecast in 24 h" in " ".join(spoken) for k, name in enumerate(NAMES)
+    )
+    assert any(one.startswith("Hydrograph of <b>A&B</b> (s1): highest forecast in 24 h 85.0 m³/s") for one in spoken)
 
 
 def test_names_are_text(seven):
@@ -130,7 +132,7 @@ def test_the_head_says_which_forecast_how_old_and_what_is_wrong_with_it(seven):
     text = " ".join(Page(seven).text.split())
     assert "Streamflow forecast: demo Issued Sat 22 Nov 2025 03:00 UTC. Page made Sat 22 Nov 2025 03:12 UTC" in text
     assert "the forecast was 12 min old then" in text
-    assert "Degraded: no rain forecast, late gauges." in text
+    assert "Less than it could be: no rain forecast; late gauges." in text
 
 
 def test_a_healthy_page_warns_of_nothing():
@@ -145,10 +147,12 @@ def test_a_healthy_page_warns_of_nothing():
             "This forecast was 5 h old when the page was made: later cycles are missing.",
         ),
         ({"generated": CYCLE - HOUR}, "check the clocks"),
-        ({"degraded": ("no_rain_forecast",)}, "Degraded: no rain forecast."),
+        ({"degraded": ("no_rain_forecast",)}, "Less than it could be: no rain forecast."),
+        ({"degraded": ("obs_missing:1",)}, "Less than it could be: no observation in the last 6 h (1 station)."),
+        ({"lacking": {"x": "is not calibrated"}}, "x is not calibrated."),
         ({"start_kind": "older_state", "state_age_hours": 7.0}, "(older state, state 7 h old)"),
         ({"run_kind": "catch_up"}, "no operational forecast but a catch up"),
-        ({"degraded": ("<script>alert(1)</script>",)}, "Degraded: <script>alert(1)</script>."),
+        ({"degraded": ("<script>alert(1)</script>",)}, "Less than it could be: <script>alert(1)</script>."),
     ],
 )
 @pytest.mark.usefixtures("sketched")
@@ -191,7 +195,7 @@ def test_an_old_an_absent_and_a_doubtful_observation():
 
     rows = cells(made(("A", "B", "C", "D"), change))
     assert rows["A"][0] == "no recent observation" and rows["A"][1].endswith("(5 h old)")
-    assert rows["B"][1] == "none since Wed 19 Nov 04:00 UTC"
+    assert rows["B"][1] == "none in the last 3 days"
     assert rows["C"][1].endswith("(of the last hour, failed)")
     assert rows["D"][1].endswith("(of the last hour, suspect)")
 
@@ -212,7 +216,13 @@ def test_a_station_without_forecast_says_so():
     text = made(("A", "B"), lose(1))
     status, _, now, highest, *chances = cells(text)["B"]
     assert (status, highest, chances) == ("missing", "–", ["– above 60", "– above 100"])
-    assert now != "–"
+    assert now != "–"  # what is observed tells
+
+    def unseen(forecast, analysis, rain):
+        lose(1)(forecast, analysis, rain)
+        analysis.discharge_observed[:, 1] = np.nan
+
+    assert cells(made(("A", "B"), unseen))["B"][2] == "–"
     assert "Status: missing; no forecast;" in text
 
 
@@ -282,7 +292,7 @@ def test_scores_come_with_what_they_rest_on(seven):
         nse = found.nse.sel(station=station, forecast_period=list(verification.SHOWN))
         best = score_tables.best(nse).sel({"method": "forecast"}).values
         expected = [
-            f"{v:.2f}{'*' if mark else ''}"
+            f"{v:.3f}{'*' if mark else ''}"
             for v, mark in zip(nse.sel({"method": "forecast"}).values, best, strict=True)
         ]
         assert row[1:] == expected
