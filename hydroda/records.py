@@ -52,8 +52,9 @@ def build(
 ) -> xr.Dataset:
     """Records from columns of equal length (n,); with `reference_time` they are weather forecasts.
 
-    Attributes a source may give: `read_at` (its reading time), `known_assumed` = 1 (the known times are the valid times
-    because nothing better is known), `rejected` (rows refused), `notes` (sentences for the log).
+    Attributes a source may give: `read_at` (its reading time), `arrived` (when the first of it came, if before that;
+    what became known then or later, said again and unchanged, is no news), `known_assumed` = 1 (the known times are the
+    valid times because nothing better is known), `rejected` (rows refused), `notes` (sentences for the log).
     """
     stamps = {"time": time, "known": known} | ({} if reference_time is None else {"reference_time": reference_time})
     data: dict = {"station": ("record", np.asarray(station, dtype=str))}
@@ -98,6 +99,8 @@ def join(parts: Sequence[xr.Dataset], kind: str) -> xr.Dataset:
     attrs: dict = {}
     if any("read_at" in part.attrs for part in parts):
         attrs["read_at"] = max(part.attrs["read_at"] for part in parts if "read_at" in part.attrs)
+    if any("arrived" in part.attrs for part in parts):
+        attrs["arrived"] = min(part.attrs["arrived"] for part in parts if "arrived" in part.attrs)
     if any(part.attrs.get("known_assumed") for part in parts):
         attrs["known_assumed"] = 1
     rejected = sum(part.attrs.get("rejected", 0) for part in parts)
@@ -169,7 +172,7 @@ def merge(stored: xr.Dataset, incoming: xr.Dataset) -> tuple[xr.Dataset, np.ndar
     events = events[~replaced]
     again = repeats(*(events[name] for name in KEY))
     unchanged = again & repeats(events["value"])
-    dropped = events["fresh"] & unchanged & (events["known"] >= read_at)
+    dropped = events["fresh"] & unchanged & (events["known"] >= incoming.attrs.get("arrived", read_at))
     verdict = np.full(incoming.sizes["record"], DUPLICATE, dtype="U9")
     news = events["fresh"] & ~unchanged
     first = news & ~again & ~_group_has_old(events)

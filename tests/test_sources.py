@@ -28,7 +28,7 @@ from hydroda.store import Store
 
 REAL = Path(os.environ.get("HYDRODA_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 NOW = np.datetime64("2024-06-02T00:00", "ns")
-HOUR = np.timedelta64(1, "h")
+HOUR, MINUTE = np.timedelta64(1, "h"), np.timedelta64(1, "m")
 
 
 @dataclass(frozen=True)
@@ -271,6 +271,55 @@ def test_files_appear_grow_and_are_revised(tmp_path):
     span = hours(NOW - 4 * HOUR, NOW - HOUR)
     assert known.as_known(back, ["alder"], span, NOW - HOUR)["discharge"][0, 0] == 20
     assert known.as_known(back, ["alder"], span, NOW)["discharge"][:, 0].tolist() == [5, 21, 22, 23]
+
+
+@pytest.mark.parametrize(
+    ("changed", "looked", "known"),
+    [
+        ("09:58:20", None, "09:58"),
+        ("10:10:03", None, "10:10"),  # within the minute of the cut-off
+        ("10:30:00", None, "10:10"),  # a clock ahead of ours: not after the reading
+        ("09:58:20", "09:10:05", "09:58"),
+        ("03:00:00", "09:10:05", "09:11"),  # a copy that kept its time was not there at the last look
+        ("09:10:40", "09:10:05", "09:11"),
+        ("10:10:03", "10:10:02", "10:11"),
+    ],
+)
+def test_a_file_comes_when_it_is_changed_but_not_before_the_last_look(changed, looked, known):
+    def at(text):
+        return None if text is None else np.datetime64(f"2024-06-02T{text}", "ns")
+
+    assert drop_folder.arrival(int(at(changed).astype(int)), at(looked), at("10:10:05")) == at(known)
+
+
+def test_what_lies_there_at_the_cut_off_is_read_after_it_and_counts(tmp_path):
+    """A run begins at its cut-off and reads seconds later; what another file brings later is known later."""
+    store, folder = Store(tmp_path / "store", "demo"), tmp_path / "drop"
+    folder.mkdir()
+    cut_off = np.datetime64("now", "m").astype("datetime64[ns]") - 30 * MINUTE
+    last = cut_off.astype("datetime64[h]").astype("datetime64[ns]")
+    lines = [f"{np.datetime_as_string(last - i * HOUR, 'm')},0,{i}" for i in range(3)]
+    elapsed = (np.datetime64("now", "ns") - cut_off) / np.timedelta64(1, "s")
+
+    def cycle(lines, since):
+        put(folder / "alder.csv", table(*lines), age=elapsed - since)
+        rows = drop(folder, cut_off + np.timedelta64(int(since) + 5, "s"))
+        store.append(rows, cut_off + HOUR)
+        drop_folder.taken(rows)
+
+    def newest(at):
+        back = store.observations(["alder"], last - 4 * HOUR, last)
+        return known.as_known(back, ["alder"], hours(last - 2 * HOUR, last), at)["discharge"][:, 0]
+
+    cycle(lines[1:], -60.0)
+    np.testing.assert_array_equal(newest(cut_off), [2, 1, np.nan])
+    cycle(lines, 0.0)
+    np.testing.assert_array_equal(newest(cut_off), [2, 1, 0])
+    np.testing.assert_array_equal(newest(cut_off - MINUTE), [2, 1, np.nan])
+    cycle([lines[0], lines[1][:-1] + "7", lines[2]], 90.0)
+    np.testing.assert_array_equal(newest(cut_off), [2, 1, 0])
+    np.testing.assert_array_equal(newest(cut_off + 2 * MINUTE), [2, 7, 0])
+    assert store.observations(["alder"], last - 4 * HOUR, last).sizes["record"] == 4  # what is said again is not kept
 
 
 def test_what_was_not_stored_is_offered_again(tmp_path):

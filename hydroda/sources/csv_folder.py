@@ -1,7 +1,7 @@
 """A drop folder of CSV files that appear, grow and are revised: telemetry exports, a logger, a colleague with a sheet.
 
 Layout of a file: see `csv_table`. Its name begins with the station id (`<id>.csv`, `<id>_….csv`, also `.gz`), or it has
-a column `station`. A row without `known` became known when it was read. Files of weather forecasts (with a column
+a column `station`. A row without `known` became known when its file came. Files of weather forecasts (with a column
 `reference_time`) may lie in the same folder: a source reads one `content`. How files come and go: see `drop_folder`.
 """
 
@@ -32,16 +32,15 @@ def read(
     """
     moment = drop_folder.reading_time(now)
 
-    def reader(path: Path, data: bytes) -> xr.Dataset:
+    def reader(path: Path, data: bytes, came: np.datetime64) -> xr.Dataset:
         return csv_table.parse(
             data,
             path.name,
             catchments,
             moment,
             station=drop_folder.station_of(path.name, catchments),
-            known=moment,
+            known=came,
             timezone=timezone,
         )
 
-    new = drop_folder.read_new(folder, (".csv", ".csv.gz"), content, catchments, reader, whole_lines=True)
-    return new.assign_attrs(read_at=moment)
+    return drop_folder.read_new(folder, (".csv", ".csv.gz"), content, catchments, reader, moment, whole_lines=True)

@@ -1,7 +1,9 @@
 """A folder into which somebody puts files: which are new, which are still growing, which are finished, which failed.
 
 What was read is remembered in a small file in the folder, but only after `taken`: call it when the records are in the
-store. Without it everything is read again, which is slower and changes nothing. Nothing is ever deleted: an unusable
+store. Without it everything is read again, which is slower and changes nothing. A row that does not say when it became
+known became known when its file came (`arrival`): what lies there at the cut-off of a cycle is read seconds after it
+and counts. Nothing is ever deleted: an unusable
 file goes to `failed/` with a `.why` beside it, one with a `<file>.done` marker goes to `done/` once it was taken.
 """
 
@@ -11,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -24,6 +27,7 @@ log = logging.getLogger(__name__)
 SETTLED_SECONDS = 60.0  # a file that did not change for so long is complete
 TRIES = 3  # reads of an unusable file, unchanged between them, before it is moved to failed/
 MAX_BYTES = 256 << 20
+LOOKED = ".looked"  # in the memory, the time of the last look at the folder; no file that is read begins with a dot
 
 
 @dataclass(frozen=True)
@@ -37,22 +41,29 @@ class Seen:
     stations: tuple[str, ...] = ()
 
 
-Reader = Callable[[Path, bytes], xr.Dataset]
+Reader = Callable[[Path, bytes, np.datetime64], xr.Dataset]  # of a file, what is in it, and when it came
 
 
 def read_new(
-    folder: Path, suffixes: tuple[str, ...], content: str, gauges: Sequence[Gauge], reader: Reader, whole_lines: bool
+    folder: Path,
+    suffixes: tuple[str, ...],
+    content: str,
+    gauges: Sequence[Gauge],
+    reader: Reader,
+    moment: np.datetime64,
+    whole_lines: bool,
 ) -> xr.Dataset:
-    """The records of `content` ("observations", "forecasts") in all files that changed since they were taken.
+    """The records of `content` ("observations", "forecasts") in all files that changed since they were taken, at the
+    time `moment` of this reading.
 
-    `reader` makes records of a file and its bytes and raises Refused. With `whole_lines` the unfinished last line
+    `reader` makes records of a file and raises Refused. With `whole_lines` the unfinished last line
     of a file that is still growing waits for the next time. Raises FileNotFoundError where there is no folder.
     """
     if content not in ("observations", "forecasts"):
         raise ValueError(f"content is {content!r}, expected 'observations' or 'forecasts'")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder; create it, or correct `folder` in the settings")
-    memory = _recall(folder, content)
+    memory, looked = _recall(folder, content)
     stations = tuple(sorted(gauge.id for gauge in gauges))
     parts, notes, taken = [], [], {}
     for path in sorted(folder.iterdir()):
@@ -67,8 +78,10 @@ def read_new(
         if before is not None and before.finished and not marked:
             continue
         settled = marked or abs(time.time() - status.st_mtime) > SETTLED_SECONDS
+        came = arrival(status.st_mtime_ns, looked, moment)
         try:
-            part, whole = _read(path, now.size, settled or not whole_lines, reader)
+            data, whole = _read(path, now.size, settled or not whole_lines)
+            part = reader(path, data, came)
         except (Refused, OSError) as error:
             tries = (before.tries if before else 0) + settled
             notes.append(_failed(path, str(error), tries, settled))
@@ -78,12 +91,13 @@ def read_new(
         if part.attrs["kind"] != content:
             memory[path.name] = replace(now, finished=settled)
             continue
-        parts.append(part)
+        parts.append(part.assign_attrs(arrived=came))
         finished = settled and whole and not part.attrs.get("rejected", 0)
         taken[path.name] = replace(now, finished=finished)
-    _remember(folder, content, memory)
+    _remember(folder, content, memory, looked)
     joined = records.join(parts, content)
-    return joined.assign_attrs(notes=(*joined.attrs.get("notes", ()), *notes), folder=folder, taken=taken)
+    notes = [*joined.attrs.get("notes", ()), *notes]
+    return joined.assign_attrs(notes=tuple(notes), folder=folder, taken=taken, read_at=moment)
 
 
 def taken(stored: xr.Dataset) -> None:
@@ -94,12 +108,22 @@ def taken(stored: xr.Dataset) -> None:
     if "taken" not in stored.attrs:
         return
     folder, content, seen = stored.attrs["folder"], stored.attrs["kind"], stored.attrs["taken"]
-    _remember(folder, content, _recall(folder, content) | seen)
+    _remember(folder, content, _recall(folder, content)[0] | seen, stored.attrs["read_at"])
     for name, file in seen.items():
         path = folder / name
         if file.finished and _marker(path).exists():
             _move(path, folder / "done")
             _move(_marker(path), folder / "done")
+
+
+def arrival(changed: int, looked: np.datetime64 | None, now: np.datetime64) -> np.datetime64:
+    """When a file came, to the minute: when it was changed last ([ns] since 1970), but not after `now` and not before
+    the last look at the folder, which did not find it so; a copy may keep the time of its original."""
+    came = min(np.datetime64(changed, "ns"), now).astype("datetime64[m]")
+    if looked is not None:
+        seconds = np.timedelta64(59, "s")  # a minute that had begun counts as over
+        came = max(came, (looked + seconds).astype("datetime64[m]"))
+    return came.astype("datetime64[ns]")
 
 
 def station_of(name: str, gauges: Sequence[Gauge]) -> str | None:
@@ -109,8 +133,8 @@ def station_of(name: str, gauges: Sequence[Gauge]) -> str | None:
     return max(fitting, key=len) if fitting else None
 
 
-def _read(path: Path, size: int, complete: bool, reader: Reader) -> tuple[xr.Dataset, bool]:
-    """The records of a file and whether that was all of it."""
+def _read(path: Path, size: int, complete: bool) -> tuple[bytes, bool]:
+    """What is in a file, to the end of its last whole line where it is not `complete`, and whether that was all."""
     if size > MAX_BYTES:
         raise Refused(f"{path.name}: is larger than {MAX_BYTES >> 20} MB; split it")
     data = path.read_bytes()
@@ -119,7 +143,7 @@ def _read(path: Path, size: int, complete: bool, reader: Reader) -> tuple[xr.Dat
         end = data.rfind(b"\n") + 1
         whole &= end == len(data)
         data = data[:end]
-    return reader(path, data), whole
+    return data, whole
 
 
 def _marker(path: Path) -> Path:
@@ -160,18 +184,22 @@ def _memory_path(folder: Path, content: str) -> Path:
     return folder / f".hydroda_{content}.json"
 
 
-def _recall(folder: Path, content: str) -> dict[str, Seen]:
-    """What is remembered; nothing, if that cannot be read."""
+def _recall(folder: Path, content: str) -> tuple[dict[str, Seen], np.datetime64 | None]:
+    """What is remembered, and when the folder was looked at last; nothing, if that cannot be read."""
     try:
         entries = json.loads(_memory_path(folder, content).read_bytes())
-        return {name: Seen(**{**entry, "stations": tuple(entry["stations"])}) for name, entry in entries.items()}
+        looked = entries.pop(LOOKED, None)
+        seen = {name: Seen(**{**entry, "stations": tuple(entry["stations"])}) for name, entry in entries.items()}
+        return seen, None if looked is None else np.datetime64(looked, "ns")
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}
+        return {}, None
 
 
-def _remember(folder: Path, content: str, memory: dict[str, Seen]) -> None:
+def _remember(folder: Path, content: str, memory: dict[str, Seen], looked: np.datetime64 | None) -> None:
     """Keeps what is known of the files that are still there."""
-    present = {name: asdict(seen) for name, seen in memory.items() if (folder / name).exists()}
+    present: dict[str, Any] = {name: asdict(seen) for name, seen in memory.items() if (folder / name).exists()}
+    if looked is not None:
+        present[LOOKED] = np.datetime_as_string(looked, unit="s")
     text = json.dumps(present, indent=1, sort_keys=True).encode()
     path = _memory_path(folder, content)
     try:

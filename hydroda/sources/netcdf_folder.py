@@ -1,6 +1,6 @@
 """A drop folder of NetCDF files in one of the forms of `netcdf_table`. How files come and go: see `drop_folder`.
 
-Values without `known` became known when they were read. Observations and weather forecasts may lie in one folder: a
+Values without `known` became known when their file came. Observations and weather forecasts may lie in one folder: a
 source reads one `content`.
 """
 
@@ -30,8 +30,7 @@ def read(
     """
     moment = drop_folder.reading_time(now)
 
-    def reader(path: Path, _: bytes) -> xr.Dataset:
-        return netcdf_table.load(path, catchments, moment, known=moment)
+    def reader(path: Path, _: bytes, came: np.datetime64) -> xr.Dataset:
+        return netcdf_table.load(path, catchments, moment, known=came)
 
-    new = drop_folder.read_new(folder, (".nc",), content, catchments, reader, whole_lines=False)
-    return new.assign_attrs(read_at=moment)
+    return drop_folder.read_new(folder, (".nc",), content, catchments, reader, moment, whole_lines=False)
