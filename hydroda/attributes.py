@@ -29,11 +29,13 @@ SUMMARIES = {
     "verify": "Scores of streamflow forecasts against gauge observations, by station and lead time.",
 }
 DEGRADED = {  # why a product is less than it could be; each is followed by the number of stations
+    "forecast_missing": "no forecast came out",
     "forcing_none": "by the settings without a weather forecast",
     "forcing_missing": "weather forecast incomplete or missing",
     "obs_missing": "no observation in the last 6 h",
     "rain_missing": "rain of the last 24 h not completely known",
     "belief_reset": "state not usable and set back",
+    "networks_missing": "networks not usable, the filter goes on alone",
     "method_stood_back": "another method than usual, since that has erred too much of late",
     "station_failed": "no forecast possible",
 }

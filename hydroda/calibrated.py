@@ -47,7 +47,8 @@ class Calibrated:
     filter, with the flows [m³/s] between classes as in `intervals`; what is believed of its gauge and its weather; its
     baselines; networks that were trained for it; the memories [h] of the residual of an analysis in forecasts, as in
     `correction.left`; what the filter is tuned to without a part of the record, for each part, with which it is judged
-    there; and the highest discharge [m³/s] of the record, None where an earlier version calibrated.
+    there; and the highest discharge [m³/s] of the record and the area of the catchment [km²], None where an earlier
+    version calibrated.
 
     `report` says on what and how well it was calibrated; nothing is computed from it.
     """
@@ -68,10 +69,14 @@ class Calibrated:
     residual_hours: tuple[float, float] = (0.0, 0.0)
     apart: tuple[Tuned, ...] = ()
     highest: float | None = None
+    area_km2: float | None = None
 
     def content(self) -> dict[str, Any]:
         """For a JSON file."""
-        return {"format": FORMAT, **asdict(self)}
+        content = {"format": FORMAT, **asdict(self)}
+        if self.area_km2 is None:  # as the earlier version wrote it, so that what was made with it stays valid
+            del content["area_km2"]
+        return content
 
     def fingerprint(self, settings: Settings) -> str:
         """SHA-256 of all that a belief depends on."""
@@ -101,6 +106,7 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
         catchment = Calibrated(**own)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"is incomplete or foreign ({error}): calibrate again") from error
+    _check_numbers(catchment)
     classes = 1 + len(catchment.between)
     shapes = {np.shape(factors) for factors in catchment.spread.values()} | {(SIDES, classes, LEADS.size)}
     if shapes != {(SIDES, CLASSES, LEADS.size)} or "observed" not in catchment.spread:
@@ -115,6 +121,23 @@ def restore(content: Mapping[str, Any]) -> Calibrated:
                 f"{LEADS.size} leads: calibrate again"
             )
     return catchment
+
+
+def _check_numbers(catchment: Calibrated) -> None:
+    """Raises ValueError, naming the entry, for text or a list where a number belongs."""
+    entries: dict[str, Any] = {
+        **catchment.parameters,
+        **{f"errors.{name}": pair for name, pair in catchment.errors.items()},
+        **{f"limits.{name}": value for name, value in asdict(catchment.limits).items()},
+        "residual_hours": catchment.residual_hours,
+        "between": catchment.between,
+        "highest": catchment.highest or 0.0,
+        "area_km2": catchment.area_km2 or 0.0,
+    }
+    for name, entry in entries.items():
+        values = entry if isinstance(entry, tuple) else (entry,)
+        if not all(isinstance(value, int | float) for value in values):
+            raise ValueError(f"{name} is {entry!r}, expected numbers: calibrate again")
 
 
 def _tuning(content: Mapping[str, Any]) -> dict[str, Any]:

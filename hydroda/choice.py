@@ -99,6 +99,11 @@ def best(errors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
+def without_networks(names: Sequence[str]) -> tuple[str, ...]:
+    """Methods by lead where there are no networks: the filter goes on alone."""
+    return tuple(FILTER if name in (NETWORKS, BOTH) else name for name in names)
+
+
 def picked(forecasts: Mapping[str, np.ndarray], names: np.ndarray) -> np.ndarray:
     """The forecast (F, 24, S) of the methods named (24, S); where one has none, the filter's."""
     found = forecasts[FILTER].copy()

@@ -62,8 +62,13 @@ def utc(text: str) -> "np.datetime64":
 
 def period(start: str, end: str) -> "tuple[np.datetime64, np.datetime64]":
     """First and last hour of a period on the command line. Raises UsageError."""
+    from hydroda.units import floor_hour, iso
+
     first, last = utc(start), utc(end)
-    if first >= last:
+    for text, time in ((start, first), (end, last)):
+        if time != floor_hour(time):
+            raise UsageError(f"{text} is not a full hour; the nearest one before it is {iso(floor_hour(time))}")
+    if first > last:
         raise UsageError(f"the period ends ({end}) before it starts ({start})")
     return first, last
 
@@ -100,6 +105,7 @@ def progress(title: str) -> Iterator[Callable[[float, str], None]]:
 def explain(error: Exception) -> tuple[int, str]:
     """(exit code, text) for an error that ends a command."""
     from hydroda.lock import Busy
+    from hydroda.netcdf import DamagedFile
     from hydroda.settings import SettingsError
 
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
@@ -109,6 +115,6 @@ def explain(error: Exception) -> tuple[int, str]:
         return BUSY, f"{text}\nAnother run is writing; this one did nothing. Try again when it is done."
     if isinstance(error, SettingsError):
         return CONFIGURATION, f"{text}\nNothing was touched. Correct the file, then: hydroda check"
-    if isinstance(error, SAID):
+    if isinstance(error, (*SAID, DamagedFile)):
         return PROBLEM, text or type(error).__name__
     return PROBLEM, f"unexpected {type(error).__name__}: {text}\nThis is a defect: --debug shows where it happened."

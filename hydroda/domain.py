@@ -76,7 +76,7 @@ def load(settings: Settings) -> Domain:
                 continue
             usable.append(calibrated.restore(content))
             columns.append(i)
-        except (DamagedFile, ValueError) as error:
+        except (DamagedFile, ValueError, OSError) as error:
             lacking[catchment.id] = f"{store.parameters_path(catchment.id)}: {error}"
     stations = tuple(map(station, settings.catchments))
     return Domain(settings, store, stations, tuple(usable), np.array(columns, int), lacking)

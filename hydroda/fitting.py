@@ -89,6 +89,7 @@ def fit(
         climate=record.climate,
         correction=own.baselines,
         report={},
+        area_km2=catchment.area_km2,
     )
     batch = batch_of(judging.apart(found), settings)
     best = judging.judged(batch, past, found, catchment.area_km2, archived=record.archived)

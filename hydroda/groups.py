@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hydroda import catalogue, cycle, designs, training
+from hydroda import catalogue, choice, cycle, designs, training
 from hydroda.calibrated import GAUGE, Calibrated
 from hydroda.choice import BOTH, NETWORKS
 from hydroda.cycle import Batch, Levels
@@ -37,13 +37,15 @@ class Networks(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """Stations that are one batch; `columns` are their positions among the stations of the domain."""
+    """Stations that are one batch; `columns` are their positions among the stations of the domain, `blind` those whose
+    networks cannot be used."""
 
     columns: np.ndarray
     members: tuple[Calibrated, ...]
     places: tuple[Place, ...]
     batch: Batch
     fingerprints: tuple[str, ...]
+    blind: tuple[str, ...]
 
     @property
     def forcings(self) -> tuple[str, ...]:
@@ -64,9 +66,9 @@ def grouped(domain: Domain) -> tuple[tuple[Group, ...], dict[str, str]]:
     for i, member in enumerate(domain.members):
         own = _networks(domain, member)
         networks.append(own)
-        found.append(member if own.number else replace(member, taught=None))
+        found.append(member if own.number else _unaided(member))
         try:
-            _check(member)
+            _check(member, domain.places[i].area_km2)
         except ValueError as error:
             lacking[member.station] = str(error)
         else:
@@ -79,15 +81,34 @@ def grouped(domain: Domain) -> tuple[tuple[Group, ...], dict[str, str]]:
         made = batch(members, domain.settings)
         if count:
             made = designs.beside(made, design, [networks[i].weights for i in positions])
-        groups.append(Group(domain.columns[positions], members, places, made, prints))
+        blind = tuple(m.station for m in (domain.members[i] for i in positions) if not count and _asks(domain, m))
+        groups.append(Group(domain.columns[positions], members, places, made, prints, blind))
     return tuple(groups), lacking
+
+
+def alone(domain: Domain, group: Group) -> Iterator[Group]:
+    """Each station of a group as a group of its own."""
+    for i, member in enumerate(domain.members):
+        if member.station in group.ids:
+            yield from grouped(replace(domain, members=(member,), columns=domain.columns[[i]], lacking={}))[0]
+
+
+def _asks(domain: Domain, member: Calibrated) -> bool:
+    """Whether networks were trained for a catchment and are to share in its forecasts."""
+    chosen = {name for names in member.choice.values() for name in names}
+    return member.taught is not None and bool(chosen & {NETWORKS, BOTH}) and domain.settings.filter.networks
+
+
+def _unaided(member: Calibrated) -> Calibrated:
+    """A catchment without networks."""
+    choices = {forcing: choice.without_networks(names) for forcing, names in member.choice.items()}
+    return replace(member, taught=None, choice=choices)
 
 
 def _networks(domain: Domain, member: Calibrated) -> Networks:
     """Those that share in the forecasts of a catchment, none where there are none or not these."""
     taught = member.taught
-    asked_for = {name for names in member.choice.values() for name in names} & {NETWORKS, BOTH}
-    if taught is None or not asked_for or not domain.settings.filter.networks:
+    if taught is None or not _asks(domain, member):
         return Networks("", {})
     path = domain.store.weights_path(member.station)
     try:
@@ -108,10 +129,16 @@ def _networks(domain: Domain, member: Calibrated) -> Networks:
     return Networks(name, weights)
 
 
-def _check(member: Calibrated) -> None:
-    """Raises ValueError when parameters or errors are not those of the model, or not finite."""
+def _check(member: Calibrated, area: float) -> None:
+    """Raises ValueError when parameters or errors are not those of the model, or not finite, or were found for a
+    catchment of another area [km²]."""
     if member.model not in catalogue.models():
         raise ValueError(f"was calibrated for {member.model!r}, which there is not: calibrate again")
+    if member.area_km2 not in (None, area):
+        raise ValueError(
+            f"was calibrated with an area of {member.area_km2:g} km2, the settings say {area:g}: correct them, or "
+            "calibrate again"
+        )
     model = build_model(member.model, member.temperature)
     for what, expected, found in (
         ("parameters", [p.name for p in model.parameters], member.parameters),

@@ -29,7 +29,7 @@ from hydroda.release import Issued
 from hydroda.schema import LEADS, QUANTILES, VARIABLES, hours, months, quantile_name
 from hydroda.settings import Settings
 from hydroda.start import begin, trailing
-from hydroda.units import HOUR, hour_number, iso
+from hydroda.units import HOUR, floor_hour, hour_number, iso
 from hydroda.verification import AGE, CHANGE, DIMS, EACH, OWN
 from hydroda.window import CONTEXT, Lead, View
 
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 METHOD = "discharge_method"  # by which each value was issued
 BELIEF = "belief-hindcast"  # of each forcing its own, since ledgers differ
 ROWS = 8192  # forecasts rolled out together
+INPUTS = "hydroda_inputs_sha256"
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,11 @@ def hindcast(
     """The archives (one a month) of the forecasts of every hour from `start` to `end`; also their product files.
 
     `forcing` of the lead hours: observed, none or archived. Live products and beliefs are not touched. Raises
-    ValueError when no catchment can be forecast, lock.Busy.
+    ValueError when no catchment can be forecast or a time is not a full hour, lock.Busy.
     """
+    for time in (start, end):
+        if time != floor_hour(time):
+            raise ValueError(f"{iso(time)} is not a full hour; the nearest one before it is {iso(floor_hour(time))}")
     domain = domains.load(settings)
     groups, lacking = grouped(domain)
     if not groups:
@@ -109,9 +113,11 @@ def _month(
 ) -> tuple[Path, list[Run]]:
     """The archive of a month, and where its groups stand after it; if it was there, nowhere: the store knows."""
     path, attrs = domain.store.archive_path(forcing, cycles[0]), _attributes(domain, forcing)
+    inputs = _inputs(domain, groups, cycles[0])
     belief = domain.store.belief_path(cycles[-1], f"{BELIEF}-{forcing}")
     standing = _standing(path, attrs)
-    complete = standing is not None and np.isin(cycles, standing[DIMS[0]].values).all()
+    fresh = standing is not None and standing.attrs.get(INPUTS, inputs) == inputs  # earlier versions did not say
+    complete = standing is not None and fresh and np.isin(cycles, standing[DIMS[0]].values).all()
     if complete and not products and netcdf.sidecar_path(belief).exists():
         told(cycles.size, cycles[-1])
         return path, []
@@ -128,7 +134,7 @@ def _month(
             if len(queue) * len(run.group.ids) >= ROWS or (queue and cycle == cycles[-1]):
                 _, runs[i] = _roll_out(run, queue, columns)
         told(place + 1, cycle)
-    dataset = _dataset(domain, cycles, columns, attrs)
+    dataset = _dataset(domain, cycles, columns, attrs | {INPUTS: inputs})
     netcdf.write(dataset if standing is None else _merged(standing, dataset), path, record_dim=DIMS[0])
     saved = [trailing(run.group, run.trail, run.ledger) for run in runs]
     netcdf.write(restart.dataset(saved), belief, record_dim=None)
@@ -305,6 +311,19 @@ def _attributes(domain: Domain, forcing: str) -> dict[str, str]:
         "hydroda_config_sha256": settings.sha256,
         "hydroda_weights_sha256": weights.hexdigest(),
     }
+
+
+def _inputs(domain: Domain, groups: Sequence[Group], cycle: np.datetime64) -> str:
+    """SHA-256 of what is stored of the month of a cycle, from its first window to its last lead hour."""
+    month = cycle.astype("datetime64[M]")
+    first = month.astype("datetime64[ns]") - (domain.settings.cycle.window_hours + CONTEXT) * HOUR
+    last = (month + 1).astype("datetime64[ns]") + LEADS.size * HOUR
+    ids, digest = [name for group in groups for name in group.ids], hashlib.sha256()
+    for records in (domain.store.observations(ids, first, last), domain.store.forecasts(ids, first, last)):
+        for column in records.variables.values():
+            values = column.values
+            digest.update("\n".join(values).encode() if values.dtype.kind == "U" else values.tobytes())
+    return digest.hexdigest()
 
 
 def _standing(path: Path, attrs: dict[str, str]) -> xr.Dataset | None:

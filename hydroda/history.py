@@ -50,7 +50,8 @@ def record_of(
     stretch = hours(floor_hour(first), end)
     values = known.as_known(records, [catchment.id], stretch)
     limits = quality.limits_from(values["discharge"][:, 0], catchment.area_km2)
-    climate, temperature = _climate(catchment, stretch, values)
+    weather = {name: known.in_range(values[name], name) for name in window.WEATHER}
+    climate, temperature = _climate(catchment, stretch, weather)
     view = window.view([Place(catchment.id, catchment.area_km2, limits, climate)], stretch, values)
     built = build_model(model, temperature)
     rows = window.rows(view, 0, stretch.size - 1, built.forcings)

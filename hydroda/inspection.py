@@ -43,7 +43,10 @@ def inspect(settings: Settings, now: np.datetime64) -> list[Finding]:
         found.append(Finding("error", "there is no catchment", "hydroda add-catchment --help"))
     lacking = domains.load(settings).lacking
     for catchment in settings.catchments:
-        found += _catchment(store, catchment, lacking.get(catchment.id), now)
+        try:
+            found += _catchment(store, catchment, lacking.get(catchment.id), now)
+        except OSError as error:
+            found.append(Finding("error", f"{catchment.id}: {error}", "see to the permissions of the store"))
     found += _cycles(settings, store, now)
     found += _analyses(settings, store)
     return sorted(found, key=lambda finding: LEVELS.index(finding.level))
@@ -106,7 +109,7 @@ def _cycles(settings: Settings, store: Store, now: np.datetime64) -> Iterator[Fi
         for path in (store.belief_path(cycle), store.product_path("fc", cycle)):
             try:
                 netcdf.read(path)
-            except (netcdf.DamagedFile, FileNotFoundError) as error:
+            except (netcdf.DamagedFile, OSError) as error:
                 yield Finding("warning", f"{error}", f"hydroda run --cycle {iso(cycle)} --force makes it again")
     yield from _gauges(store.product_path("an", cycles[0]))
 

@@ -10,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from hydroda import quality
 from hydroda.records import NAMES, repeats
+from hydroda.schema import VARIABLES
 from hydroda.units import HOUR
 
 
@@ -92,6 +94,11 @@ def replay(
     return int(changes.hour[start:stop].min()) if stop > start else None
 
 
+def in_range(values: np.ndarray, name: str) -> np.ndarray:
+    """Values of a variable of the schema, NaN where they are not physically possible: a sentinel is no weather."""
+    return np.where(quality.range_flags(values, VARIABLES[name]) == quality.FAIL, np.nan, values)
+
+
 class ForecastTable(NamedTuple):
     """Weather forecasts sorted by valid hour, run and known time, so that a cycle looks at its own hours only."""
 
@@ -104,7 +111,8 @@ class ForecastTable(NamedTuple):
 
 
 def forecast_table(records: xr.Dataset, stations: Sequence[str]) -> ForecastTable:
-    """Forecast records of `stations`, ready for `newest_forecast`."""
+    """Forecast records of `stations`, ready for `newest_forecast`; what no weather can be is left out, so that an older
+    run speaks for it."""
     names = np.asarray(stations, dtype=str)
     by_name = np.argsort(names)
     place = by_name[np.minimum(np.searchsorted(names[by_name], records["station"].values), len(names) - 1)]
@@ -112,7 +120,7 @@ def forecast_table(records: xr.Dataset, stations: Sequence[str]) -> ForecastTabl
     stamps = [records[name].values[row] for name in ("known", "reference_time", "time")]
     order = np.lexsort(stamps)
     known, reference, time = (stamp[order] for stamp in stamps)
-    values = {name: records[name].values[row][order] for name in NAMES if name in records}
+    values = {name: in_range(records[name].values[row][order], name) for name in NAMES if name in records}
     return ForecastTable(tuple(stations), time, reference, known, place[row][order], values)
 
 

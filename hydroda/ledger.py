@@ -114,7 +114,7 @@ def reasons(chosen: np.ndarray, method: np.ndarray) -> list[str]:
     told = []
     for before, after in zip(chosen.T, method.T, strict=True):
         at = np.flatnonzero(before != after)
-        names = " and ".join(dict.fromkeys(f"{before[i]} for {after[i]}" for i in at)).replace("_", " ")
+        names = " and ".join(dict.fromkeys(f"{after[i]} instead of {before[i]}" for i in at)).replace("_", " ")
         told.append(f"{names} at {LEADS[at[0]]}-{LEADS[at[-1]]} h, which erred less of late" if at.size else "")
     return told
 

@@ -11,12 +11,12 @@ from hydroda import domain as domains
 from hydroda import known, netcdf, release, restart, window
 from hydroda.domain import Domain
 from hydroda.forecasting import Trail, advance, outlook
-from hydroda.groups import Group, grouped
+from hydroda.groups import Group, alone, grouped
 from hydroda.release import Issued
 from hydroda.schema import LEADS, hours
 from hydroda.settings import Settings
 from hydroda.start import begin, trailing
-from hydroda.units import HOUR, end_of_hour, hour_number, iso
+from hydroda.units import HOUR, end_of_hour, hour_number, iso, utc_now
 from hydroda.window import CONTEXT
 
 log = logging.getLogger(__name__)
@@ -33,22 +33,27 @@ class Done:
 
 
 def run(settings: Settings, cycle: np.datetime64, *, force: bool = False, catch_up: bool = False) -> Done:
-    """The forecast of one cycle from what is in the store. Raises lock.Busy when another run writes."""
+    """The forecast of one cycle from what is in the store.
+
+    Raises lock.Busy when another run writes, ValueError for a cycle that is not due yet: it would have no observations,
+    and all that is really the newest would seem old.
+    """
+    due = settings.cycle_at(utc_now())
+    if cycle > due:
+        raise ValueError(f"{iso(cycle)} is not due yet; the newest cycle is {iso(due)}")
     store = domains.store_of(settings)
     with store.lock("writer"):
         store.remove_stale_temporaries()
         path = store.product_path("fc", cycle)
-        if not force and path.exists() and netcdf.sidecar_path(store.belief_path(cycle)).exists():
+        if not force and _readable(path) and netcdf.sidecar_path(store.belief_path(cycle)).exists():
             return Done(cycle, "skipped", (path,), "is there already")
         domain = domains.load(settings)
         groups, failed = grouped(domain)
         issued = []
         for group in groups:
-            try:
-                issued.append(_issue(domain, group, cycle))
-            except Exception as error:
-                log.exception("%s: %s", iso(cycle), ", ".join(group.ids))
-                failed |= dict.fromkeys(group.ids, f"{type(error).__name__}: {error}")
+            made, wrong = _tried(domain, group, cycle)
+            issued += made
+            failed |= wrong
         if not issued:
             return Done(cycle, "failed", (), _told(failed) or "there is no catchment in the settings")
         kind = "catch_up" if catch_up else "operational"
@@ -61,8 +66,33 @@ def run(settings: Settings, cycle: np.datetime64, *, force: bool = False, catch_
         return Done(cycle, "degraded" if reasons else "published", tuple(paths), message)
 
 
+def _readable(path: Path) -> bool:
+    try:
+        netcdf.read(path)
+    except (FileNotFoundError, netcdf.DamagedFile):
+        return False
+    return True
+
+
 def _told(failed: Mapping[str, str]) -> str:
     return "; ".join(f"{station} {why}" for station, why in failed.items())
+
+
+def _tried(domain: Domain, group: Group, cycle: np.datetime64) -> tuple[list[Issued], dict[str, str]]:
+    """The forecast of a group, and why there is none of some stations; where a group fails, each is tried alone."""
+    try:
+        return [_issue(domain, group, cycle)], {}
+    except Exception as error:
+        log.exception("%s: %s", iso(cycle), ", ".join(group.ids))
+        if len(group.ids) == 1:
+            return [], {group.ids[0]: f"{type(error).__name__}: {error}"}
+    issued: list[Issued] = []
+    failed: dict[str, str] = {}
+    for one in alone(domain, group):
+        made, wrong = _tried(domain, one, cycle)
+        issued += made
+        failed |= wrong
+    return issued, failed
 
 
 def _issue(domain: Domain, group: Group, cycle: np.datetime64) -> Issued:

@@ -4,7 +4,7 @@ Arrays are (time, station) in m³/s, members (time, realization, station); NaN i
 finite, negative, beyond any river) is published as missing, never as a number. `acceptance.check` says what holds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -266,17 +266,23 @@ def scores(stations: Sequence[Station], provenance: Provenance, found: xr.Datase
     return _dataset(columns, attrs | found.attrs)
 
 
-def merge_day(previous: xr.Dataset | None, new: xr.Dataset) -> xr.Dataset:
-    """The `an` file of a day: hours and stations of both; an hour of a station is that of `new` where it has one.
+def merge_day(previous: xr.Dataset | None, new: xr.Dataset, told: Collection[str] | None = None) -> xr.Dataset:
+    """The `an` file of a day: hours and stations of both; an hour of a station is that of `new` where it has one
+    and tells of the station (of all, or of those `told`).
 
     Attributes are those of `new`, extents those of both. Raises SchemaError when the hours are not of one UTC day.
     """
-    parts = [part for part in (previous, new) if part is not None]
+    ids = dict.fromkeys(map(str, new["station_id"].values))
+    parts = [new]
+    if previous is not None:
+        before = list(map(str, previous["station_id"].values))
+        heard = [told is None or station in told or station not in before for station in ids]
+        parts = [previous, new.isel(station=heard)]
+        ids |= dict.fromkeys(before)
     times = np.unique(np.concatenate([part.time.values for part in parts]))
     days = np.unique(times.astype("datetime64[D]"))
     if days.size > 1:
         raise SchemaError(f"an analysis file holds one UTC day, found hours of {' and '.join(map(str, days))}")
-    ids = dict.fromkeys(str(station) for part in reversed(parts) for station in part.station_id.values)
     column_of = {station: i for i, station in enumerate(ids)}
     sizes = {"time": times.size, "station": len(ids)}
     columns = fields.hour_axis(times)

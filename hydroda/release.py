@@ -45,11 +45,14 @@ def degraded(issued: Sequence[Issued], failed: Mapping[str, str], forcing: str) 
     dry = sum(int(i.view.rain_assumed[i.row - 23 : i.row + 1].any(0).sum()) for i in issued)
     back = sum(int((i.outlook.method != i.outlook.chosen).any(0).sum()) for i in issued)
     reset = sum(int(i.trail.analyses[-1].repaired.sum()) for i in issued)
+    lost = sum(int((i.outlook.status == MISSING).all(0).sum()) for i in issued)
     counts = {
+        "forecast_missing": lost,
         "forcing_none" if forcing == "none" else "forcing_missing": blind,
         "obs_missing": unseen,
         "rain_missing": dry,
         "belief_reset": reset,
+        "networks_missing": sum(len(i.group.blind) for i in issued),
         "method_stood_back": back,
         "station_failed": len(failed),
     }
@@ -93,7 +96,9 @@ def write(
         datasets[path] = products.ensemble(domain.stations, provenance, cycle, ens, status)
     an = store.product_path(f"an{suffix}", cycle)
     if day_too:
-        datasets[an] = products.merge_day(_standing(an), _analysis(domain, cycle, issued, provenance))
+        datasets[an] = products.merge_day(
+            _standing(an), _analysis(domain, cycle, issued, provenance), [name for i in issued for name in i.group.ids]
+        )
         for warning in gauge_bias.outside(datasets[an]):
             log.warning("%s: %s", iso(cycle), warning)
     digests = publish.publish(datasets)

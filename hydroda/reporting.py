@@ -1,5 +1,6 @@
 """The page of the newest cycle out of the store: what `report` shows, found, read and written."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hydroda.schema import LEADS, hours
 from hydroda.settings import Settings
 from hydroda.units import HOUR, iso
 
+log = logging.getLogger(__name__)
 SHOWN = (1, 3, 6, 12, 24)
 ENOUGH = 100  # forecasts a score must rest on to be shown
 SCORES = "verify*/*/*/*/*.nc"
@@ -62,11 +64,13 @@ def table(settings: Settings) -> str:
 
 
 def _newest(domain: Domain) -> tuple[xr.Dataset, Path]:
-    cycles = domain.store.cycles("fc")
-    if not cycles:
-        raise FileNotFoundError(f"{domain.store.folder}: no forecast was published yet; hydroda run makes one")
-    path = domain.store.product_path("fc", cycles[0])
-    return netcdf.read(path), path
+    for cycle in domain.store.cycles("fc"):
+        path = domain.store.product_path("fc", cycle)
+        try:
+            return netcdf.read(path), path
+        except netcdf.DamagedFile as damage:
+            log.warning("%s; an older forecast is shown", damage)
+    raise FileNotFoundError(f"{domain.store.folder}: there is no forecast that can be read; hydroda run makes one")
 
 
 def _past(domain: Domain, cycle: np.datetime64) -> xr.Dataset | None:

@@ -8,10 +8,11 @@ import numpy as np
 import xarray as xr
 
 from hydroda import domain as domains
-from hydroda import netcdf, products, publish, verification, window
+from hydroda import known, netcdf, products, publish, verification, window
 from hydroda.attributes import Provenance
 from hydroda.domain import Domain
 from hydroda.quality import FAIL
+from hydroda.records import ALWAYS
 from hydroda.schema import LEADS, hours, months
 from hydroda.settings import Settings
 from hydroda.units import HOUR, iso, utc_now
@@ -31,11 +32,11 @@ def verify(
     else:
         forcing = forcing or _only_forcing(domain, start, end)
         archives, label = _archives(domain, start, end, forcing), f"verify-hindcast-{forcing}"
-    known = {member.station: member.correction for member in domain.members}
-    archives = [archive.sel(station=[s for s in archive.station.values if s in known]) for archive in archives]
-    if not known:
+    fitted = {member.station: member.correction for member in domain.members}
+    archives = [archive.sel(station=[s for s in archive.station.values if s in fitted]) for archive in archives]
+    if not fitted:
         raise ValueError("no catchment is calibrated, so there are no baselines to compare with")
-    scores = verification.verify(archives, _observed(domain, start, end), known)
+    scores = verification.verify(archives, _observed(domain, start, end), fitted)
     path = domain.store.product_path(label, end)
     product = products.scores(domain.stations, _provenance(domain, kind, scores), scores)
     publish.publish({path: product.assign_attrs(id=path.stem)})
@@ -98,16 +99,10 @@ def _only_forcing(domain: Domain, start: np.datetime64, end: np.datetime64) -> s
 def _observed(domain: Domain, start: np.datetime64, end: np.datetime64) -> xr.DataArray:
     """Discharge (time, station) of all valid times, as known in the end, without what failed quality control."""
     stretch = hours(start - CONTEXT * HOUR, end + LEADS.size * HOUR)
-    view = _view(domain, stretch, None)
-    values = np.where(view.settled["qc"] == FAIL, np.nan, view.values["discharge"])
     ids = [member.station for member in domain.members]
+    view = window.load(domain.store.observations(ids, stretch[0], stretch[-1]), domain.places, stretch, None)
+    values = np.where(view.settled["qc"] == FAIL, np.nan, view.values["discharge"])
     return xr.DataArray(values, {"time": stretch, "station": ids}, ("time", "station"))
-
-
-def _view(domain: Domain, stretch: np.ndarray, at: np.ndarray | None) -> View:
-    """The calibrated stations in some hours, as known by a time for each, or in the end."""
-    records = domain.store.observations([place.id for place in domain.places], stretch[0], stretch[-1])
-    return window.load(records, domain.places, stretch, at)
 
 
 def _published(domain: Domain, start: np.datetime64, end: np.datetime64) -> xr.Dataset:
@@ -126,14 +121,23 @@ def _published(domain: Domain, start: np.datetime64, end: np.datetime64) -> xr.D
         one = forecast.swap_dims(time=DIMS[1], station="station_id")[FIELDS].reset_coords(drop=True)
         one = one.rename(station_id="station").assign_coords({DIMS[1]: LEADS}).reindex(station=names)
         parts.append(one.expand_dims({DIMS[0]: [cycle]}))
+    if not parts:
+        raise ValueError(f"none of the {len(cycles)} forecasts from {iso(start)} to {iso(end)} can be read")
     archive = xr.concat(parts, DIMS[0], join="exact")
     at_issue = {name: np.full((len(parts), len(names)), np.nan) for name in ("observed", "change", "open_loop", "age")}
     kept = archive[DIMS[0]].values
     length = domain.settings.cycle.window_hours
     stretch = hours(kept[0] - (length + CONTEXT) * HOUR, kept[-1])
-    view = _view(domain, stretch, stretch + domain.settings.cut_off)
-    open_loop = _open_loop(domain, [place.id for place in domain.places], stretch)
+    ids, cut_off = [place.id for place in domain.places], domain.settings.cut_off
+    records = store.observations(ids, stretch[0], stretch[-1])
+    view = window.load(records, domain.places, stretch, stretch + cut_off)
+    changes = known.late(records, ids, stretch, cut_off)
+    clock: np.datetime64 = ALWAYS
+    open_loop = _open_loop(domain, ids, stretch)
     for i, cycle in enumerate(kept):
+        until = domain.settings.known_by(cycle)
+        window.learn(view, changes, clock, until)
+        clock = until
         row = int((cycle - stretch[0]) / HOUR)
         for name, values in _at_issue(view, open_loop, row - length + 1, row).items():
             at_issue[name][i, domain.columns] = values

@@ -85,7 +85,7 @@ def _stored(domain: Domain, group: Group, cycle: np.datetime64, edge: int, kind:
         path = domain.store.belief_path(earlier, kind)
         try:
             saved = restart.groups_of(netcdf.read(path))
-        except (netcdf.DamagedFile, ValueError, KeyError, FileNotFoundError) as error:
+        except (netcdf.DamagedFile, ValueError, KeyError, OSError) as error:
             log.warning("belief %s not used (%s); an older one is", path, error)
             continue
         for part in saved:

@@ -22,6 +22,7 @@ from hydroda.records import ALWAYS
 from hydroda.schema import hours
 from hydroda.settings import Catchment, Settings
 from hydroda.sources import csv_file, drop_folder
+from hydroda.sources.intake import Refused
 from hydroda.store import Counts
 from hydroda.units import HOUR, utc_now
 
@@ -78,6 +79,9 @@ def add_catchment(
     extended = configuration.append_catchment(config.read_text(encoding="utf-8"), new, config)
     gauge = configuration.parse(extended, config).catchment(station)
     found = csv_file.read(ALWAYS, utc_now(), [gauge], path=csv, station=station)
+    if not found.sizes["record"]:
+        said = "; ".join(found.attrs.get("notes", ())) or "there is none"
+        raise Refused(f"{csv}: no row can be used for {station}: {said}")
     counts = store_of(settings).append(found)
     files.replace(config, extended.encode())
     return counts

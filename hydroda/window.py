@@ -80,9 +80,7 @@ class Lead(NamedTuple):
 def view(places: Sequence[Place], hours: np.ndarray, values: Mapping[str, np.ndarray]) -> View:
     """The view of consecutive `hours` (T,) from values (T, S) by variable, NaN where missing."""
     kept = {name: np.array(values[name], float) for name in VARIABLES}
-    for name in WEATHER:
-        failed = quality.range_flags(kept[name], VARIABLES[name]) == FAIL
-        kept[name][failed] = np.nan
+    kept |= {name: known.in_range(kept[name], name) for name in WEATHER}
     shape = kept["discharge"].shape
     tests = {name: np.full(shape, MISSING, np.int8) for name in (*quality.TESTS, "qc")}
     empty = View(
