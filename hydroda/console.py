@@ -105,7 +105,6 @@ def progress(title: str) -> Iterator[Callable[[float, str], None]]:
 def explain(error: Exception) -> tuple[int, str]:
     """(exit code, text) for an error that ends a command."""
     from hydroda.lock import Busy
-    from hydroda.netcdf import DamagedFile
     from hydroda.settings import SettingsError
 
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
@@ -115,6 +114,6 @@ def explain(error: Exception) -> tuple[int, str]:
         return BUSY, f"{text}\nAnother run is writing; this one did nothing. Try again when it is done."
     if isinstance(error, SettingsError):
         return CONFIGURATION, f"{text}\nNothing was touched. Correct the file, then: hydroda check"
-    if isinstance(error, (*SAID, DamagedFile)):
+    if isinstance(error, SAID):
         return PROBLEM, text or type(error).__name__
     return PROBLEM, f"unexpected {type(error).__name__}: {text}\nThis is a defect: --debug shows where it happened."

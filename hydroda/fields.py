@@ -1,6 +1,6 @@
 """The variables of a product file, each with its CF attributes: station table, time axis, discharge, flags."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ STATION_COORDINATES = "lat lon station_id station_name"
 FORECAST_COORDINATES = f"forecast_reference_time forecast_period {STATION_COORDINATES}"
 
 Variables = dict[str, xr.Variable]
+LARGEST = VARIABLES["discharge"].upper
 
 
 @dataclass(frozen=True)
@@ -214,3 +215,21 @@ def status(values: np.ndarray) -> xr.Variable:
         standard_name="quality_flag",
         long_name="status of the forecast value",
     )
+
+
+def dataset(columns: Variables, attrs: Mapping[str, str | float]) -> xr.Dataset:
+    """The variables in their order; what the layout calls coordinates is one."""
+    ds = xr.Dataset(columns, attrs=attrs)
+    return ds.set_coords([name for name in (*FORECAST_COORDINATES.split(), "method_name") if name in columns])
+
+
+def possible(values: np.ndarray) -> np.ndarray:
+    """True where a number can be a river discharge."""
+    return (values >= 0) & (values <= LARGEST)  # NaN compares false
+
+
+def expect(shape: tuple[int, ...], **arrays: np.ndarray) -> None:
+    """Raises SchemaError, naming the array, for one of another shape."""
+    for name, values in arrays.items():
+        if np.shape(values) != shape:
+            raise SchemaError(f"{name} has shape {np.shape(values)}, expected {shape} (time, ..., station)")

@@ -45,7 +45,7 @@ with netCDF4.Dataset("trial", memory=sys.stdin.buffer.read()) as nc:
 """
 
 
-class DamagedFile(Exception):
+class DamagedFile(RuntimeError):
     """A file that must not be used; the message names it and says why."""
 
     def __init__(self, path: Path, why: str):

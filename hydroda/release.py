@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from hydroda import choice, gauge_bias, ledger, netcdf, products, publish, restart, window
+from hydroda import choice, day, gauge_bias, ledger, netcdf, products, publish, restart, window
 from hydroda.attributes import Provenance
 from hydroda.domain import Domain
 from hydroda.fields import MISSING
@@ -96,7 +96,7 @@ def write(
         datasets[path] = products.ensemble(domain.stations, provenance, cycle, ens, status)
     an = store.product_path(f"an{suffix}", cycle)
     if day_too:
-        datasets[an] = products.merge_day(
+        datasets[an] = day.merged(
             _standing(an), _analysis(domain, cycle, issued, provenance), [name for i in issued for name in i.group.ids]
         )
         for warning in gauge_bias.outside(datasets[an]):
@@ -149,29 +149,26 @@ def _analysis(domain: Domain, cycle: np.datetime64, issued: Sequence[Issued], pr
         for name, whole in tests.items():
             whole[:, columns] = window.flags(i.view, name, i.row - count + 1, i.row)
     qc = tests.pop("qc")
-    return products.analysis(
+    return day.analysis(
         domain.stations,
         provenance,
         hours(end_of_hour(start), cycle),
-        values["estimate"],
-        values["standard_error"],
-        values["background"],
-        observed,
-        qc,
-        tests,
-        values["open_loop"],
-        ratio,
-        _biases(domain, issued, count),
+        observed=observed,
+        observed_qc=qc,
+        tests=tests,
+        normalised_innovation=ratio,
+        biases=_biases(domain, issued, count),
+        **values,
     )
 
 
-def _biases(domain: Domain, issued: Sequence[Issued], count: int) -> dict[str, products.Bias]:
+def _biases(domain: Domain, issued: Sequence[Issued], count: int) -> dict[str, day.Bias]:
     """The biases that filters estimate, in the last hours of their windows, by variable."""
     shape = count, len(domain.stations)
-    found: dict[str, products.Bias] = {}
+    found: dict[str, day.Bias] = {}
 
     def put(name: str, units: str, of: str, columns: np.ndarray, parts: list[tuple[np.ndarray, np.ndarray]]) -> None:
-        own = found.setdefault(name, products.Bias(np.full(shape, np.nan), np.full(shape, np.nan), units, of))
+        own = found.setdefault(name, day.Bias(np.full(shape, np.nan), np.full(shape, np.nan), units, of))
         for whole, values in zip((own.values, own.standard_error), zip(*parts, strict=True), strict=True):
             whole[:, columns] = np.stack(values)
 

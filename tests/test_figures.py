@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from hydroda import correction, drawing, figures, predictive, products, verification
+from hydroda import correction, day, drawing, figures, predictive, products, verification
 from hydroda.attributes import Provenance
 from hydroda.correction import Correction
 from hydroda.fields import Station
@@ -30,8 +30,15 @@ def case(names=("Alder",), thresholds=(60.0, 100.0), scale=1.0, **provenance):
     hour = np.arange(-71, 25)[:, None] + np.arange(len(names))
     flow = scale * (5 + 80 * np.exp(-(((hour - 10) / 8.0) ** 2)))
     past, ahead = flow[:72], flow[72:]
-    analysis = products.analysis(
-        stations, told, PAST, past, 0.1 * past, past, 1.02 * past, np.ones(past.shape, np.int8)
+    analysis = day.analysis(
+        stations,
+        told,
+        PAST,
+        estimate=past,
+        standard_error=0.1 * past,
+        background=past,
+        observed=1.02 * past,
+        observed_qc=np.ones(past.shape, np.int8),
     )
     analysis["discharge_open_loop"] = analysis.discharge.copy(data=(0.8 * past).astype(np.float32))
     spread = np.array([0.04, 0.06])[:, None, None] * np.sqrt(LEADS)[:, None] * np.ones(ahead.shape)

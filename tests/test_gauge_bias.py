@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from conftest import FIRST
 
-from hydroda import domain, drift, drift_figure, gauge_bias, inspection, netcdf, products, steps
+from hydroda import day, domain, drift, drift_figure, gauge_bias, inspection, netcdf, steps
 from hydroda.acceptance import check
 from hydroda.cycle import ahead, rollout
 from hydroda.groups import grouped
@@ -132,7 +132,7 @@ def test_run_and_check_warn(settings, caplog, monkeypatch):
 
 def test_what_cannot_be_a_bias_is_missing():
     values = np.array([[np.inf, 0.3], [-0.2, np.nan]])
-    column = products._bias((2, 2), "soil_bias", products.Bias(values, np.abs(values), "mm", "the soil"))["soil_bias"]
+    column = day._bias((2, 2), "soil_bias", day.Bias(values, np.abs(values), "mm", "the soil"))["soil_bias"]
     assert np.isnan(column.values).sum() == 2 and column.values[1, 0] == np.float32(-0.2)
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hydroda import netcdf, products, verification
+from hydroda import day, netcdf, products, verification
 from hydroda.acceptance import ProductError, check
 from hydroda.attributes import Credits, Provenance
 from hydroda.correction import Correction
@@ -40,6 +40,7 @@ STATIONS = {
     "one_unplaced": (Station("alder", 114.8),),
 }
 MEMBERS = 7
+PARTS = ("estimate", "standard_error", "background", "observed", "observed_qc", "tests")
 
 
 def flows(stations, hours, seed=0, members=None):
@@ -71,7 +72,8 @@ def analysis(stations=STATIONS["three"], start="2025-11-22T00", hours=4, seed=0,
     observed[-1, 0] = np.nan
     qc = np.where(np.isnan(observed), 9, 1).astype(np.int8)
     tests = {"spike": qc, "flat_line": qc}
-    return products.analysis(stations, provenance, times, estimate, 0.1 * estimate, 1.1 * estimate, observed, qc, tests)
+    parts = dict(zip(PARTS, (estimate, 0.1 * estimate, 1.1 * estimate, observed, qc, tests), strict=True))
+    return day.analysis(stations, provenance, times, **parts)
 
 
 def scored(stations=STATIONS["three"]):
@@ -334,7 +336,9 @@ def test_an_impossible_observation_is_withheld_and_fails():
     one = np.ones((3, 1))
     observed, qc = np.array([[-3.0], [np.nan], [4.0]]), np.array([[1], [1], [9]], np.int8)
     times = CYCLE + np.arange(3) * HOUR
-    ds = products.analysis(STATIONS["one"], PROVENANCE, times, one, one, one, observed, qc)
+    ds = day.analysis(
+        STATIONS["one"], PROVENANCE, times, **dict(zip(PARTS, (one, one, one, observed, qc), strict=False))
+    )
     assert np.isnan(ds.discharge_observed).all()
     assert ds.discharge_observed_qc.values[:, 0].tolist() == [4, 9, 9]
     check(ds)
@@ -373,7 +377,8 @@ def test_whatever_a_run_gives_the_ensemble_keeps_the_invariants(members):
 @given(nasty(4, 3, 2), nasty(3, 2), hnp.arrays(np.int8, (3, 2), elements=st.sampled_from([1, 2, 3, 4, 9])))
 def test_whatever_a_run_gives_the_analysis_keeps_the_invariants(arrays, observed, qc):
     times = CYCLE + np.arange(3) * HOUR
-    check(products.analysis(STATIONS["three"][:2], PROVENANCE, times, *arrays[:3], observed, qc))
+    parts = dict(zip(PARTS, (*arrays[:3], observed, qc), strict=False))
+    check(day.analysis(STATIONS["three"][:2], PROVENANCE, times, **parts))
 
 
 @pytest.mark.parametrize(
@@ -530,18 +535,18 @@ def test_hour_by_hour_is_the_day_at_once():
     times = whole.time.values
     grown = None
     for i in range(6):
-        part = products.merge_day(None, whole.isel(time=slice(i, i + 1)))
-        grown = products.merge_day(grown, part)
+        part = day.merged(None, whole.isel(time=slice(i, i + 1)))
+        grown = day.merged(grown, part)
         assert check(grown).time.values.tolist() == times[: i + 1].tolist()
     assert grown.identical(whole)
-    assert products.merge_day(grown, part).identical(grown)  # the last hour once more
-    backwards = products.merge_day(whole.isel(time=slice(3, 6)), whole.isel(time=slice(0, 3)))
+    assert day.merged(grown, part).identical(grown)  # the last hour once more
+    backwards = day.merged(whole.isel(time=slice(3, 6)), whole.isel(time=slice(0, 3)))
     assert backwards.identical(whole)
 
 
 def test_where_both_have_an_hour_the_new_one_counts():
     old, new = analysis(hours=4), analysis(start="2025-11-22T02", hours=3, seed=9)
-    merged = check(products.merge_day(old, new))
+    merged = check(day.merged(old, new))
     np.testing.assert_array_equal(merged.discharge[:2], old.discharge[:2])
     np.testing.assert_array_equal(merged.discharge[2:], new.discharge)
     np.testing.assert_array_equal(merged.discharge_observed[3], new.discharge_observed[1])
@@ -554,7 +559,7 @@ def test_stations_that_come_and_go_keep_their_own_columns():
     old = analysis((alder, birch), hours=2)
     renamed = replace(birch, name="Birch at the mill")
     new = analysis((cedar, renamed), start="2025-11-22T02", hours=1, seed=5)
-    merged = check(products.merge_day(old, new))
+    merged = check(day.merged(old, new))
     assert merged.station_id.values.tolist() == ["cedar_3", "birch-2", "alder"]
     assert merged.station_name.values.tolist() == ["愛知川", "Birch at the mill", "Große Alder"]
     np.testing.assert_array_equal(merged.discharge[:2, 2], old.discharge[:, 0])
@@ -567,14 +572,13 @@ def test_stations_that_come_and_go_keep_their_own_columns():
 
 def test_a_day_file_holds_one_day():
     with pytest.raises(SchemaError, match="found hours of 2025-11-22 and 2025-11-23"):
-        products.merge_day(analysis(), analysis(start="2025-11-23T00"))
+        day.merged(analysis(), analysis(start="2025-11-23T00"))
 
 
 def test_quality_tests_have_their_cf_names():
     one, flags = np.ones((1, 1)), np.ones((1, 1), np.int8)
-    ds = products.analysis(
-        STATIONS["one"], PROVENANCE, np.array([CYCLE]), one, one, one, one, flags, {name: flags for name in TESTS}
-    )
+    parts = dict(zip(PARTS, (one, one, one, one, flags, {name: flags for name in TESTS}), strict=True))
+    ds = day.analysis(STATIONS["one"], PROVENANCE, np.array([CYCLE]), **parts)
     assert {name: ds[f"discharge_observed_{name}"].attrs["standard_name"] for name in TESTS} == dict(TESTS)
     assert ds.discharge_observed.attrs["ancillary_variables"].split()[0] == "discharge_observed_qc"
     check(ds)
@@ -626,14 +630,14 @@ def test_the_pointer_tells_of_the_files(tmp_path):
 def test_the_map_tells_of_the_stations(tmp_path):
     run(tmp_path)
     features = json.loads((tmp_path / "latest.geojson").read_text())["features"]
-    ds, day = forecast(), analysis()
+    ds, today = forecast(), analysis()
     assert [feature["id"] for feature in features] == ["alder", "birch-2", "cedar_3"]
     assert features[0]["geometry"] == {"type": "Point", "coordinates": [9.74, 47.41]}
     alder, birch, cedar = (feature["properties"] for feature in features)
     assert alder["discharge_max_24h"] == pytest.approx(np.nanmax(ds.discharge[:, 0]), rel=1e-5)
     peak = int(np.nanargmax(ds.discharge[:, 0]))
     assert alder["discharge_max_24h_time"] == f"{np.datetime_as_string(ds.time.values[peak], 'm')}Z"
-    assert alder["discharge_now"] == pytest.approx(float(day.discharge[3, 0]), rel=1e-5)
+    assert alder["discharge_now"] == pytest.approx(float(today.discharge[3, 0]), rel=1e-5)
     assert alder["exceedance_probability_t2"] == pytest.approx(np.nanmax(ds.exceedance_probability_t2[:, 0]), rel=1e-5)
     levels = [np.nanmax(ds[f"exceedance_probability_t{k}"][:, 0]) >= 0.5 for k in (1, 2)]
     assert alder["alert_level"] == sum(levels)
