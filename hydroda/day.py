@@ -1,6 +1,7 @@
 """The analysis of a day as it is published: estimates, observations with their quality, biases.
 
-One file that grows hour by hour. Arrays are (time, station) in m³/s; NaN is missing. What cannot be true is published as missing, never as a number.
+One file that grows hour by hour. Arrays are (time, station) in m³/s; NaN is missing. What cannot be true is published
+as missing, never as a number.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -236,6 +236,8 @@ def _parse(path: Path, data: bytes) -> xr.Dataset:
                 f"program; after an intended change remove the attribute (ncatted -h -a {DATA_HASH},global,d,,)",
             )
         return decode(variables, attrs)
+    except DamagedFile:
+        raise
     except (OSError, RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise DamagedFile(path, f"cannot be read as NetCDF ({error})") from error
 
