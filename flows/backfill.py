@@ -10,7 +10,7 @@ from prefect.states import Completed, State
 
 from hydroda import steps
 from hydroda.lock import Busy
-from hydroda.settings import load
+from hydroda.settings_file import load
 from hydroda.units import HOUR, iso, parse_utc
 
 Weather = Literal["observed", "none", "archived"]

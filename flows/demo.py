@@ -13,7 +13,8 @@ import numpy as np
 
 from flows import PREFECT_SETTINGS
 from hydroda import steps
-from hydroda.settings import Settings, load
+from hydroda.settings import Settings
+from hydroda.settings_file import load
 from hydroda.units import HOUR, iso
 
 DATA = Path(__file__).parent.parent / "data"

@@ -10,7 +10,8 @@ from prefect.states import Completed, Failed, State
 from flows.ingest import fetch_all
 from hydroda import steps
 from hydroda.lock import Busy
-from hydroda.settings import Settings, load
+from hydroda.settings import Settings
+from hydroda.settings_file import load
 from hydroda.units import iso, parse_utc
 
 VERIFIED = np.timedelta64(7, "D")  # scores that follow each cycle; the nightly flow looks back further

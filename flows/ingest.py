@@ -9,7 +9,7 @@ from prefect.tasks import exponential_backoff
 
 from hydroda import steps
 from hydroda.lock import Busy
-from hydroda.settings import load
+from hydroda.settings_file import load
 
 
 def mendable(_task: object, _run: object, state: State) -> bool:

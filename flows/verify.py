@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
 from hydroda import steps
-from hydroda.settings import load
+from hydroda.settings_file import load
 from hydroda.units import floor_hour, iso, parse_utc
 
 

@@ -12,8 +12,8 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     import numpy as np
 
+    from hydroda.record_files import Counts
     from hydroda.settings import Settings
-    from hydroda.store import Counts
 
 PROBLEM, USAGE, CONFIGURATION, BUSY, INTERRUPTED = 1, 2, 3, 4, 130  # exit codes besides 0
 SAID = (OSError, ValueError, LookupError, RuntimeError)  # what our own code raises, with a message for people
@@ -42,7 +42,7 @@ class Common:
     @property
     def settings(self) -> "Settings":
         """The settings. Raises SettingsError."""
-        from hydroda.settings import load
+        from hydroda.settings_file import load
 
         return load(self.file)
 
@@ -105,7 +105,7 @@ def progress(title: str) -> Iterator[Callable[[float, str], None]]:
 def explain(error: Exception) -> tuple[int, str]:
     """(exit code, text) for an error that ends a command."""
     from hydroda.lock import Busy
-    from hydroda.settings import SettingsError
+    from hydroda.settings_file import SettingsError
 
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, UsageError):

@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from hydroda import calibrated, files
+from hydroda import calibrated, files, settings_file
 from hydroda import domain as domains
-from hydroda import settings as configuration
 from hydroda.domain import store_of
 from hydroda.progress import Progress, among, silent
+from hydroda.record_files import Counts
 from hydroda.records import ALWAYS
 from hydroda.schema import hours
 from hydroda.settings import Catchment, Settings
 from hydroda.sources import csv_file, drop_folder
 from hydroda.sources.intake import Refused
-from hydroda.store import Counts
 from hydroda.units import HOUR, utc_now
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def init(folder: Path) -> Path:
     if path.exists():
         raise FileExistsError(f"{path} is there already and was left as it is")
     folder.mkdir(parents=True, exist_ok=True)
-    files.replace(path, configuration.TEMPLATE.encode())
+    files.replace(path, settings_file.TEMPLATE.encode())
     return path
 
 
@@ -71,13 +70,13 @@ def add_catchment(
 
     Nothing is changed when the file, the numbers or the id cannot be used. Raises SettingsError, Refused, OSError.
     """
-    settings = configuration.load(config)
+    settings = settings_file.load(config)
     # not checked here: the extended settings are, as a whole and with line numbers
     new = Catchment.model_construct(
         id=station, area_km2=area_km2, lat=lat, lon=lon, elevation=elevation, name=name or ""
     )
-    extended = configuration.append_catchment(config.read_text(encoding="utf-8"), new, config)
-    gauge = configuration.parse(extended, config).catchment(station)
+    extended = settings_file.append_catchment(config.read_text(encoding="utf-8"), new, config)
+    gauge = settings_file.parse(extended, config).catchment(station)
     found = csv_file.read(ALWAYS, utc_now(), [gauge], path=csv, station=station)
     if not found.sizes["record"]:
         said = "; ".join(found.attrs.get("notes", ())) or "there is none"

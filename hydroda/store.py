@@ -1,4 +1,4 @@
-"""What is kept, and under which name: the only file that knows names.
+"""What is kept, and under which name; of observations and weather forecasts `record_files` knows it.
 
 Below `<root>/<domain>`:
 
@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from hydroda import files, lock, netcdf, records
-from hydroda.schema import SchemaError, check_records, check_station_id
-from hydroda.units import iso, utc_now
+from hydroda import files, lock, netcdf, record_files
+from hydroda.record_files import Counts
+from hydroda.schema import check_records, check_station_id
 
 log = logging.getLogger(__name__)
 KIND = re.compile(r"^[a-z][a-z0-9-]{0,31}$")
@@ -34,20 +34,6 @@ DAY = np.timedelta64(1, "D")
 KEEP_HOURLY, KEEP_DAILY = 7 * DAY, 60 * DAY
 WRITER_WAIT = 60.0  # s an append waits for another one; sources may be read side by side
 STALE_SECONDS = 3600.0
-FORMAT = "hydroda records 1"
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What became of the records given to `append`; received = new + revised + duplicate + rejected."""
-
-    received: int = 0
-    new: int = 0
-    revised: int = 0
-    duplicate: int = 0
-    rejected: int = 0
-    late: int = 0  # of the new and revised observations: known later than an hour after their own
-    problems: tuple[str, ...] = ()  # files set aside or not written, rows refused: one sentence each
 
 
 @dataclass(frozen=True)
@@ -136,118 +122,23 @@ class Store:
     # records
 
     def append(self, incoming: xr.Dataset, now: np.datetime64 | None = None) -> Counts:
-        """Adds records (see `schema`) to the files of their stations and years; safe to repeat.
-
-        Records from the future of `now` (default: the time they were read, else the clock) are rejected. A file that
-        cannot be used is set aside, one that cannot be written is left; both are named in the counts and the others go
-        on. Raises SchemaError, lock.Busy, and OSError when the disk is full.
-        """
+        """Adds records (see `schema`) to the files of their stations and years, as `record_files.append` says; safe to
+        repeat. Raises SchemaError, lock.Busy, and OSError when the disk is full."""
         check_records(incoming)
-        if now is None:
-            now = incoming.attrs.get("read_at", utc_now())
-        problems = list(incoming.attrs.get("notes", ()))
-        future = records.in_the_future(incoming, now)
-        if future.any():
-            first = incoming["time"].values[future][0]
-            problems.append(f"{int(future.sum())} records are later than {iso(now)} and rejected, such as {iso(first)}")
-        rejected = int(incoming.attrs.get("rejected", 0))
-        tally = {records.NEW: 0, records.REVISED: 0, records.DUPLICATE: 0}
-        late = 0
         with self.lock("records", WRITER_WAIT):
-            for path, part in self._parts(records.select(incoming, ~future)):
-                try:
-                    verdict = self._append_file(path, part, problems)
-                except OSError as error:
-                    if error.errno in files.FULL:
-                        raise
-                    problems.append(f"{path}: not written ({error.strerror or error}); check the permissions")
-                    log.error(problems[-1])
-                    continue
-                for word in tally:
-                    tally[word] += int((verdict == word).sum())
-                waited = part["known"].values - part["time"].values > records.LATE
-                late += int((waited & (verdict != records.DUPLICATE)).sum())
-        return Counts(
-            incoming.sizes["record"] + rejected,
-            tally[records.NEW],
-            tally[records.REVISED],
-            tally[records.DUPLICATE],
-            rejected + int(future.sum()),
-            late if incoming.attrs["kind"] == "observations" else 0,
-            tuple(problems),
-        )
+            return record_files.append(self.folder, incoming, now)
 
     def observations(self, stations: Sequence[str], start: np.datetime64, end: np.datetime64) -> xr.Dataset:
         """All versions of all observations valid from `start` to `end`, sorted by station, hour and known time."""
-        return self._select("observations", stations, start, end)
+        return record_files.select(self.folder, "observations", stations, start, end)
 
     def forecasts(self, stations: Sequence[str], start: np.datetime64, end: np.datetime64) -> xr.Dataset:
         """All weather forecasts valid from `start` to `end`, sorted by station, hour, run and known time."""
-        return self._select("forecasts", stations, start, end)
+        return record_files.select(self.folder, "forecasts", stations, start, end)
 
     def newest(self, station: str, variable: str = "discharge") -> np.datetime64 | None:
         """The last hour with a value of a variable at a station, None where there is none."""
-        folder = self.folder / "observations" / check_station_id(station)
-        for path in sorted(folder.glob("[0-9][0-9][0-9][0-9].nc"), reverse=True):
-            try:
-                records = _read(path)
-            except netcdf.DamagedFile:
-                continue
-            if variable in records and np.isfinite(records[variable].values).any():
-                return records["time"].values[np.isfinite(records[variable].values)].max()
-        return None
-
-    def _path(self, kind: str, station: str, year: int) -> Path:
-        return self.folder / kind / check_station_id(station) / f"{year:04d}.nc"
-
-    def _parts(self, incoming: xr.Dataset) -> list[tuple[Path, xr.Dataset]]:
-        """The records of each file."""
-        years = incoming["time"].values.astype("datetime64[Y]").astype(int) + 1970
-        stations, place = np.unique(incoming["station"].values, return_inverse=True)
-        parts = []
-        for i, station in enumerate(stations):
-            for year in np.unique(years[place == i]):
-                part = records.select(incoming, (place == i) & (years == year))
-                parts.append((self._path(incoming.attrs["kind"], str(station), int(year)), part))
-        return parts
-
-    def _append_file(self, path: Path, part: xr.Dataset, problems: list[str]) -> np.ndarray:
-        """Merges into one file and rewrites it if that changed it; the verdict on each record."""
-        stored = records.empty(part.attrs["kind"])
-        try:
-            stored = _read(path)
-        except FileNotFoundError:
-            pass
-        except netcdf.DamagedFile as damage:
-            problems.append(f"{damage}; set aside as {_set_aside(path).name}, the source must be read again")
-            log.error(problems[-1])
-        merged, verdict = records.merge(stored, part)
-        assumed = stored.attrs.get("known_assumed", 0) or part.attrs.get("known_assumed", 0)
-        if merged.sizes["record"] and not merged.equals(stored):
-            merged.attrs |= {"format": FORMAT, "station": str(part["station"].values[0])}
-            merged.attrs |= {"known_assumed": np.int32(assumed)}
-            netcdf.write(merged.drop_vars("station"), path, record_dim=None)
-        return verdict
-
-    def _select(self, kind: str, stations: Sequence[str], start: np.datetime64, end: np.datetime64) -> xr.Dataset:
-        years = range(_year(start), _year(end) + 1)
-        parts, notes = [], []
-        for station in sorted(set(stations)):
-            for year in years:
-                path = self._path(kind, station, year)
-                try:
-                    part = _read(path)
-                except FileNotFoundError:
-                    continue
-                except netcdf.DamagedFile as damage:
-                    notes.append(str(damage))
-                    log.error("%s; its records are left out", damage)
-                    continue
-                time = part["time"].values
-                parts.append(records.select(part, (time >= start) & (time <= end)))
-        joined = records.join(parts, kind)
-        joined.attrs["notes"] = tuple(notes)
-        return joined
+        return record_files.newest(self.folder, station, variable)
 
     # housekeeping
 
@@ -281,36 +172,8 @@ class Store:
         return removed
 
 
-def _year(time: np.datetime64) -> int:
-    return time.astype("datetime64[Y]").astype(int) + 1970
-
-
 def _kind(text: str) -> str:
     """The text itself, if it may become part of a file name. Raises ValueError."""
     if not KIND.match(text):
         raise ValueError(f"{text!r} cannot be part of a file name: a-z, 0-9 and '-', starting with a letter")
     return text
-
-
-def _read(path: Path) -> xr.Dataset:
-    """The records in one file. Raises FileNotFoundError, netcdf.DamagedFile."""
-    content = netcdf.read(path)
-    if content.attrs.get("format") != FORMAT or content.attrs.get("station") != path.parent.name:
-        raise netcdf.DamagedFile(path, f"is not {FORMAT!r} of station {path.parent.name!r}")
-    station = np.full(content.sizes["record"], content.attrs["station"])
-    try:
-        return check_records(content.assign_coords(station=("record", station)))
-    except SchemaError as error:
-        raise netcdf.DamagedFile(path, str(error)) from error
-
-
-def _set_aside(path: Path) -> Path:
-    """Renames a file that cannot be used, and its checksum, to a name no reader looks at."""
-    stamp = re.sub(r"\W", "", iso(utc_now()))
-    target = path.with_name(f"{path.name}.damaged-{stamp}")
-    while target.exists():
-        target = target.with_name(f"{target.name}x")
-    path.rename(target)
-    with contextlib.suppress(FileNotFoundError):
-        netcdf.sidecar_path(path).rename(netcdf.sidecar_path(target))
-    return target

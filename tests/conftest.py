@@ -12,7 +12,8 @@ from hydroda import designs, fitting, steps, training
 from hydroda.filters import guided
 from hydroda.groups import build_model
 from hydroda.schema import LEADS
-from hydroda.settings import Settings, load
+from hydroda.settings import Settings
+from hydroda.settings_file import load
 from hydroda.sources import synthetic
 from hydroda.units import HOUR
 

@@ -15,8 +15,8 @@ from hydroda import steps
 from hydroda.__main__ import main
 from hydroda.console import progress
 from hydroda.lock import Busy
-from hydroda.settings import SettingsError
-from hydroda.store import Counts
+from hydroda.record_files import Counts
+from hydroda.settings_file import SettingsError
 
 SMALL = '[deployment]\ndomain = "alps"\n[[catchment]]\nid = "ach"\narea_km2 = 2.0\n'
 NAMES = (

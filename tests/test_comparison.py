@@ -5,7 +5,8 @@ import pytest
 from conftest import FIRST
 
 from hydroda import catalogue, comparison, netcdf, steps
-from hydroda.settings import Settings, load
+from hydroda.settings import Settings
+from hydroda.settings_file import load
 from hydroda.units import HOUR
 
 TABLES = {

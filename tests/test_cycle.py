@@ -21,7 +21,7 @@ from hydroda.domain import store_of
 from hydroda.fields import MISSING
 from hydroda.groups import grouped
 from hydroda.schema import LEADS
-from hydroda.settings import load
+from hydroda.settings_file import load
 from hydroda.units import HOUR, parse_utc
 
 CLOCK = ("date_created", "history", "hydroda_run_id")  # all that may follow the clock
@@ -297,7 +297,7 @@ LOOP = """
 import sys, numpy as np, torch
 from pathlib import Path
 from hydroda import steps
-from hydroda.settings import load
+from hydroda.settings_file import load
 settings, first = load(Path(sys.argv[1])), np.datetime64(sys.argv[2], "ns")
 steps.run(settings, first)
 print("ready", flush=True)

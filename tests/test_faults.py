@@ -14,7 +14,7 @@ from hydroda.choice import FILTER, METHODS
 from hydroda.correction import BASELINES
 from hydroda.domain import store_of
 from hydroda.fields import MISSING
-from hydroda.settings import load
+from hydroda.settings_file import load
 from hydroda.sources.intake import Refused
 from hydroda.units import HOUR, iso, utc_now
 

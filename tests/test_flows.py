@@ -16,8 +16,8 @@ from flows.verify import verify
 from hydroda import netcdf, steps
 from hydroda.acceptance import check
 from hydroda.lock import Busy
-from hydroda.settings import parse
-from hydroda.store import Counts
+from hydroda.record_files import Counts
+from hydroda.settings_file import parse
 from hydroda.units import iso
 
 SIX = np.datetime64("2003-07-01T06", "ns")

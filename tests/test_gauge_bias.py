@@ -15,7 +15,7 @@ from hydroda.cycle import ahead, rollout
 from hydroda.groups import grouped
 from hydroda.hindcasting import hindcast
 from hydroda.schema import LEADS
-from hydroda.settings import load
+from hydroda.settings_file import load
 from hydroda.steps import store_of
 from hydroda.units import HOUR, utc_now
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hydroda import catalogue
-from hydroda.settings import NOT_SET, TEMPLATE, Catchment, SettingsError, append_catchment, load, parse
+from hydroda.settings import NOT_SET, Catchment
+from hydroda.settings_file import TEMPLATE, SettingsError, append_catchment, load, parse
 from hydroda.toml_text import line_numbers
 
 SMALL = '[deployment]\ndomain = "alps"\n'

@@ -18,7 +18,7 @@ from hydroda.acceptance import check
 from hydroda.correction import BASELINES
 from hydroda.known import as_known
 from hydroda.schema import hours
-from hydroda.settings import SettingsError, load
+from hydroda.settings_file import SettingsError, load
 from hydroda.sources.intake import Refused
 from hydroda.steps import store_of
 from hydroda.units import HOUR, iso, utc_now

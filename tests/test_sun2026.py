@@ -35,7 +35,8 @@ from hydroda.reproduction.sun2026_plan import RIVERS, River
 from hydroda.reproduction.sun2026_scores import CLASSICAL, LEADS, Result, ratio_interval, scored
 from hydroda.schema import LEADS as EVERY
 from hydroda.schema import hours
-from hydroda.settings import Model, load
+from hydroda.settings import Model
+from hydroda.settings_file import load
 from hydroda.units import HOUR
 from hydroda.verification import BOUNDS, DIMS, Sample
 

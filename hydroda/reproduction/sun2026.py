@@ -16,8 +16,7 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import brentq
 
-from hydroda import calibrated, domain, generator, records, scoring, steps
-from hydroda import settings as configuration
+from hydroda import calibrated, domain, generator, records, scoring, settings_file, steps
 from hydroda.history import record_of
 from hydroda.progress import Progress, among
 from hydroda.reproduction import sun2026_report
@@ -114,7 +113,7 @@ def _csv(data: Path, name: str) -> Path:
 def _known(folder: Path) -> bool:
     """Whether a deployment with a catchment is there."""
     path = folder / "hydroda.toml"
-    return path.exists() and bool(configuration.load(path).catchments)
+    return path.exists() and bool(settings_file.load(path).catchments)
 
 
 def deployed(
@@ -129,11 +128,11 @@ def deployed(
     if not _known(folder):
         lat, lon = river.place or (None, None)
         steps.add_catchment(config, name, _csv(data, name), river.area_km2, lat=lat, lon=lon)
-    settings = configuration.load(config)
+    settings = settings_file.load(config)
     if river.pet not in (None, settings.catchment(name).pet_mm_per_year):
         with config.open("a", encoding="utf-8") as file:
             file.write(f"pet_mm_per_year = {river.pet}\n")
-        settings = configuration.load(config)
+        settings = settings_file.load(config)
     store = domain.store_of(settings)
     likeness = degrade(settings, name, river.learned_on[0], river.tested(study.days)[1])
     if store.read_parameters(name) is None:

@@ -12,7 +12,7 @@ import pytest
 from conftest import FIRST, with_networks
 
 from hydroda import choice, netcdf, operation, steps
-from hydroda.settings import load
+from hydroda.settings_file import load
 from hydroda.steps import store_of
 from hydroda.units import HOUR
 
