@@ -29,7 +29,7 @@ def train_networks(
     return _said(steps.train(settings, stations, *period, design=design, parameters=parameters, together=together))
 
 
-def _said(results: list[steps.Calibration]) -> str:
+def _said(results: list[steps.Outcome]) -> str:
     told = "; ".join(result.summary for result in results)
     if any(result.failed for result in results):
         raise ValueError(told)

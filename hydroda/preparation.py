@@ -8,7 +8,7 @@ from hydroda.console import COMMON, Common, UsageError, counted, period, progres
 
 if TYPE_CHECKING:
     from hydroda.settings import Settings
-    from hydroda.steps import Calibration
+    from hydroda.steps import Outcome
 
 
 def init(folder: Path = Path(), /) -> int:
@@ -174,7 +174,7 @@ def _known(settings: "Settings", stations: Sequence[str]) -> list[str]:
     return ids
 
 
-def _told(results: "Sequence[Calibration]") -> int:
+def _told(results: "Sequence[Outcome]") -> int:
     """What came of every catchment, and the exit code."""
     for result in results:
         print(result.summary)

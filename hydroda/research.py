@@ -27,10 +27,10 @@ def compare(start: str, end: str, /, *filters: str, folder: Path = Path("compari
         Where each filter gets a store of its own, and the table is written.
     """
     settings, (first, last) = common.settings, period(start, end)
-    from hydroda import steps
+    from hydroda import studies
 
     with progress("compare") as told:
-        text = steps.compare(settings, filters, first, last, folder, progress=told)
+        text = studies.compare(settings, filters, first, last, folder, progress=told)
     print(text)
     return 0
 
@@ -49,10 +49,10 @@ def twin(*filters: str, days: int = 90, folder: Path = Path("twin")) -> int:
     folder
         Where twin.md, twin_cost.png and twin_states.png are written.
     """
-    from hydroda import steps
+    from hydroda import studies
 
     with progress("twin") as told:
-        tried = steps.twin(filters, days, folder, progress=told)
+        tried = studies.twin(filters, days, folder, progress=told)
     print("\n".join((tried.table, *map(str, tried.paths))))
     return int(tried.failed)
 
@@ -100,10 +100,10 @@ def drift(
     """
     settings, (first, last) = common.settings, period(start, end)
     settings.catchment(station)
-    from hydroda import steps
+    from hydroda import studies
 
     with progress("drift") as told:
-        text = steps.drift(
+        text = studies.drift(
             settings,
             station,
             first,
@@ -141,9 +141,9 @@ def reproduce(
     quick
         A smaller version: a short search, minutes of training instead of hours.
     """
-    from hydroda import steps
+    from hydroda import studies
 
     with progress("reproduce") as told:
-        text, paths = steps.reproduce(study, out, quick=quick, progress=told)
+        text, paths = studies.reproduce(study, out, quick=quick, progress=told)
     print("\n".join((text, *map(str, paths))))
     return 0

@@ -16,7 +16,7 @@ from torch import Tensor
 from hydroda.choice import METHODS
 from hydroda.cycle import Moment
 from hydroda.filters.beliefs import mapped, named
-from hydroda.filters.nested import built, kind
+from hydroda.filters.kinds import built, kind
 from hydroda.ledger import Ledger
 
 FORMAT = "hydroda belief 3"

@@ -5,11 +5,10 @@ call these and nothing else. Heavy libraries are loaded by the step that needs t
 import importlib
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,19 +25,17 @@ from hydroda.sources.intake import Refused
 from hydroda.units import HOUR, utc_now
 
 if TYPE_CHECKING:
+    from hydroda import fitting, learning
     from hydroda.inspection import Finding
-    from hydroda.learning import Effort
     from hydroda.operation import Done
 
 log = logging.getLogger(__name__)
-REAL_DATA = "../shared/data"
-STUDIES = {"pauwels2013": "pauwels2013.everything", "rkn2025": "rkn2025", "sun2026": "sun2026"}  # and the file of each
 OVERLAP = 240 * HOUR  # how far before the newest observation a source is asked again, for what came late
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """How the calibration of one catchment ended, in words."""
+class Outcome:
+    """How the calibration or training of one catchment ended, in words."""
 
     station: str
     summary: str
@@ -161,8 +158,8 @@ def calibrate(
     *,
     validation: np.datetime64 | None = None,
     progress: Progress = silent,
-    effort: Any = None,
-) -> list[Calibration]:
+    effort: "fitting.Effort | None" = None,
+) -> list[Outcome]:
     """Fits catchments to their observations from `start` to `end`; one that cannot be fitted does not stop the others.
 
     The model is not searched on hours from `validation` on, but chosen by them too. `effort` is a
@@ -179,10 +176,10 @@ def calibrate(
                 settings, store, settings.catchment(station), start, end, effort or fitting.Effort(), told, validation
             )
         except ValueError as error:
-            results.append(Calibration(station, f"not calibrated: {error}", failed=True))
+            results.append(Outcome(station, f"not calibrated: {error}", failed=True))
             continue
         store.write_parameters(station, found.content())
-        results.append(Calibration(station, fitting.summary(found)))
+        results.append(Outcome(station, fitting.summary(found)))
     return results
 
 
@@ -193,33 +190,36 @@ def train(
     end: np.datetime64 | None = None,
     *,
     progress: Progress = silent,
-    effort: "Effort | None" = None,
+    effort: "learning.Effort | None" = None,
     design: str = "gain",
     parameters: bool = False,
     rain: bool = False,
     together: bool = False,
     unseen: Sequence[str] = (),
-) -> list[Calibration]:
+) -> list[Outcome]:
     """Trains networks for calibrated catchments from `start` to `end`, each judged in the part held back from it.
 
     A time that is not given is that of the calibration of each. One that cannot be trained does not stop the others;
     training that was interrupted goes on where it was. `together` makes one set of networks for all of them, and for
-    those `unseen`, which they are not trained on. `effort` is a `learning.Effort`, how to train; without one networks
-    learn the model's `parameters` too if that is asked for, and correct the `rain`. `design` says what networks do (see
-    `designs`): for the "best" both are trained, and the gain is kept unless forecasts with the other err clearly less.
+    those `unseen`, which they are not trained on. `effort` says how to train; without one networks learn the model's
+    `parameters` too, and correct the `rain`, if that is asked for. `design` says what networks do (see `designs`): for
+    the "best" both are trained, and the gain is kept unless forecasts with the other err clearly less. Raises
+    ValueError for `parameters` or `rain` beside an effort, which says so itself.
     """
     from hydroda import learning, teaching
 
-    results: list[Calibration] = []
+    results: list[Outcome] = []
     lessons = [(tuple(stations), tuple(unseen))] if together else [((station,), ()) for station in stations]
+    if effort is not None and (parameters or rain):
+        raise ValueError("say in the effort whether networks learn parameters or correct the rain, not beside it")
     how = effort or learning.Effort(parameters=parameters, rain=rain)
     for i, (taught, others) in enumerate(lessons):
         told, every = among(progress, i, len(lessons), ", ".join(taught)), (*taught, *others)
         try:
             said = teaching.teach(settings, taught, others, (start, end), how, design, told, together=together)
-            results += map(Calibration, every, said)
+            results += map(Outcome, every, said)
         except ValueError as error:
-            results += [Calibration(each, f"not trained: {error}", failed=True) for each in every]
+            results += [Outcome(each, f"not trained: {error}", failed=True) for each in every]
     return results
 
 
@@ -249,80 +249,6 @@ def verify(
     from hydroda import scoring
 
     return scoring.verify(settings, start, end, kind=kind, forcing=forcing)
-
-
-def compare(
-    settings: Settings,
-    names: Sequence[str],
-    start: np.datetime64,
-    end: np.datetime64,
-    folder: Path,
-    *,
-    progress: Progress = silent,
-) -> str:
-    """The same hindcast with several filters: a table in Markdown for each catchment, written to `folder` too.
-
-    Raises ValueError for a filter that there is not.
-    """
-    from hydroda import comparison
-
-    results = comparison.compare(settings, names, start, end, folder, progress)
-    text = "\n\n".join(comparison.table(results, catchment.id) for catchment in settings.catchments) + "\n"
-    files.replace(folder / "comparison.md", text.encode())
-    return text
-
-
-class Tried(NamedTuple):
-    """What came of a twin experiment: a table in Markdown, the files, and whether a filter failed."""
-
-    table: str
-    paths: Sequence[Path]
-    failed: bool
-
-
-def twin(filters: Sequence[str], days: int, folder: Path, *, progress: Progress = silent) -> Tried:
-    """Filters on made-up rivers whose truth is known, scored over `days`. Raises ValueError for an unknown filter."""
-    from hydroda import trial, twin_figures
-
-    scores = trial.compare(filters, days=days, progress=progress)
-    paths = twin_figures.write(scores, folder)
-    return Tried(twin_figures.table(scores), paths, any(score.problem for score in scores))
-
-
-def drift(
-    settings: Settings,
-    station: str,
-    start: np.datetime64,
-    end: np.datetime64,
-    at: np.datetime64,
-    path: Path,
-    *,
-    progress: Progress = silent,
-    **how: Any,
-) -> str:
-    """What a wrong gauge does to forecasts with and without its bias estimated: a table, and a picture in `path`.
-
-    `how` are the other arguments of `drift.tried`. Raises ValueError as that does.
-    """
-    from hydroda import drawing, drift_figure
-    from hydroda import drift as trials
-
-    trial = trials.tried(settings, station, start, end, at, progress=progress, **how)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.replace(path, drawing.png(drift_figure.figure(trial), dpi=100))
-    return drift_figure.table(trial)
-
-
-def reproduce(study: str, folder: Path, *, quick: bool = False, progress: Progress = silent) -> tuple[str, list[Path]]:
-    """One of `STUDIES` made again: its tables in Markdown, and the files, in a folder of its own.
-
-    Raises FileNotFoundError without the data it needs, which are in the folder that HYDRODA_REAL_DATA names.
-    """
-    made = importlib.import_module(f"hydroda.reproduction.{STUDIES[study]}")
-    data = Path(os.environ.get("HYDRODA_REAL_DATA", REAL_DATA))
-    own = folder / (f"{study}-quick" if quick else study)
-    text, paths = made.reproduce(data, own, quick=quick, progress=progress)
-    return text, paths
 
 
 def score_table(path: Path, *, all_leads: bool = False) -> str:

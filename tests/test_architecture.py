@@ -55,7 +55,7 @@ MEETING = {
     "reproduction.sun2026_rows",
     "reproduction.sun2026_together",
 }
-FAMILY_TOOLS = {"recipe", "beliefs", "nested", "algebra", "noise", "networks", "learned", "guided"}
+FAMILY_TOOLS = {"recipe", "beliefs", "nested", "kinds", "algebra", "noise", "networks", "learned", "guided"}
 
 
 def name_of(path: Path) -> str:
@@ -194,20 +194,8 @@ def test_only_steps_know_the_store_and_only_who_drives_a_deployment_knows_the_st
 
 def test_flows_and_the_command_line_hold_no_arithmetic():
     command_line = {f"hydroda.{n}" for n in ("__main__", "preparation", "research", "console")}
-    allowed = {
-        f"hydroda.{n}"
-        for n in (
-            "steps",
-            "studies",
-            "settings",
-            "settings_file",
-            "units",
-            "lock",
-            "console",
-            "preparation",
-            "research",
-        )
-    }
+    names = "steps studies settings settings_file units lock console preparation research"
+    allowed = {f"hydroda.{name}" for name in names.split()}
     for name in MODULES:
         if name.startswith("flows.") or name in command_line:
             assert ours(name) <= allowed, name

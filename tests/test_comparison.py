@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import FIRST
 
-from hydroda import catalogue, comparison, netcdf, steps
+from hydroda import catalogue, comparison, netcdf, steps, studies
 from hydroda.settings import Settings
 from hydroda.settings_file import load
 from hydroda.units import HOUR
@@ -48,7 +48,7 @@ def test_filters_are_compared_and_those_that_do_not_apply_say_why(settings, tmp_
     names = ["sigma.ukf", "ensemble.etkf", "sigma.ukf+reduce.inflated", "linear.kalman"]
     heard = []
     period = FIRST, FIRST + 60 * HOUR
-    text = steps.compare(settings, names, *period, tmp_path / "c", progress=lambda *told: heard.append(told))
+    text = studies.compare(settings, names, *period, tmp_path / "c", progress=lambda *told: heard.append(told))
     assert text == (tmp_path / "c" / "comparison.md").read_text()
     assert "linear.kalman: not compared, linear.kalman needs a linear system" in text
     rows = {line.split("|")[1].strip(): line.split("|")[2:10] for line in text.splitlines() if line.startswith("| ")}
@@ -61,7 +61,7 @@ def test_filters_are_compared_and_those_that_do_not_apply_say_why(settings, tmp_
     score = methods.get("filter", methods["forecast"])["nse"]
     assert f"{score[0]:.3f}" in rows["sigma.ukf"][0] and own
     heard.clear()
-    assert steps.compare(settings, names[:1], *period, tmp_path / "c").splitlines()[0] in text  # nothing is run again
+    assert studies.compare(settings, names[:1], *period, tmp_path / "c").splitlines()[0] in text  # nothing is run again
 
 
 def test_a_comparison_refuses_what_there_is_not():

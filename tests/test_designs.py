@@ -16,7 +16,7 @@ from hydroda.designs import DESIGNS, GAIN, LEVELS
 from hydroda.filters import adaptive, bias, coloured, ensemble, guided, levels, linear, lstm, sigma
 from hydroda.filters.beliefs import mapped, named
 from hydroda.filters.beside import with_networks
-from hydroda.filters.nested import built, kind
+from hydroda.filters.kinds import built, kind
 from hydroda.filters.networks import FIXED
 from hydroda.filters.recipe import Hour
 from hydroda.gains import Past, Reference

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hydroda.filters import adaptive, bias, ensemble, linear, mixed, particle, reduce, reduced, sigma, variational
 from hydroda.filters.beliefs import Belief, Ensemble, Particles, named
-from hydroda.filters.nested import KINDS, built, kind
+from hydroda.filters.kinds import KINDS, built, kind
 from hydroda.filters.noise import Noise, address
 from hydroda.filters.recipe import Build, System
 

@@ -36,7 +36,7 @@ from hydroda.filters import (
     variational,
 )
 from hydroda.filters.beliefs import Belief, Ensemble, Gaussian, chosen, joined, mapped, named
-from hydroda.filters.nested import built, kind
+from hydroda.filters.kinds import built, kind
 from hydroda.filters.noise import Noise, address, philox
 from hydroda.filters.recipe import Filter, Hour, System, Update
 from hydroda.models.hbv import hourly

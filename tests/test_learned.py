@@ -15,7 +15,7 @@ from torch import Tensor
 from hydroda import catalogue
 from hydroda.filters import kalmannet, linear, networks, rkn, splitknet
 from hydroda.filters.beliefs import named
-from hydroda.filters.nested import built, kind
+from hydroda.filters.kinds import built, kind
 from hydroda.filters.networks import Layer, dense, gru
 from hydroda.filters.recipe import System
 from hydroda.losses import begin, follow, mahalanobis

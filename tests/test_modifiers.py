@@ -17,7 +17,8 @@ from hydroda import catalogue, groups
 from hydroda.cycle import Levels, batch
 from hydroda.filters import adaptive, bias, coloured, ensemble, joint, linear, mixed, particle, reduce, reduced, sigma
 from hydroda.filters.beliefs import Belief, mapped, named
-from hydroda.filters.nested import WithBias, built, kind
+from hydroda.filters.kinds import built, kind
+from hydroda.filters.nested import WithBias
 from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Build, Hour, System
 from hydroda.models.hbv import hourly

@@ -283,13 +283,13 @@ def test_a_deployment_is_made_once_and_with_its_periods(deployed, tmp_path, monk
     def calibrate(settings, stations, start, end, *, validation, progress, effort):
         done.append(("calibrate", *map(str, (start, validation, end)), effort))
         store_of(settings).write_parameters("ach", calibrated)
-        return [steps.Calibration("ach", "")]
+        return [steps.Outcome("ach", "")]
 
     def train(settings, stations, start, end, *, progress, effort):
         done.append(("train", *map(str, (start, end)), effort))
         own = calibrated | {"taught": {"sha256": "0", "report": {}}}
         store_of(settings).write_parameters("ach", own)
-        return [steps.Calibration("ach", "")]
+        return [steps.Outcome("ach", "")]
 
     def degrade(settings, *span):
         told.append(span)
@@ -313,7 +313,7 @@ def test_a_deployment_is_made_once_and_with_its_periods(deployed, tmp_path, monk
     assert [effort for *_, effort in done] == [sun2026.QUICK.search, sun2026.QUICK.training]
     assert settings.catchment("ach").pet_mm_per_year == 480.0 and settings.catchment("ach").lat == 47.0
     store_of(settings).write_parameters("ach", calibrated)
-    monkeypatch.setattr(steps, "train", lambda *_, **__: [steps.Calibration("ach", "not trained: why", failed=True)])
+    monkeypatch.setattr(steps, "train", lambda *_, **__: [steps.Outcome("ach", "not trained: why", failed=True)])
     with pytest.raises(ValueError, match="not trained: why"):
         sun2026.deployed(data, folder, "ach", sun2026.QUICK, silent)
 
@@ -326,7 +326,7 @@ def test_without_the_data_it_says_what_it_needs(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def taught(settings, *_, **__) -> list[steps.Calibration]:
+def taught(settings, *_, **__) -> list[steps.Outcome]:
     """Gives the catchment two networks that nobody has trained."""
     store, draw = store_of(settings), torch.Generator().manual_seed(3)
     found = calibrated.restore(store.read_parameters("ach"))
@@ -339,7 +339,7 @@ def taught(settings, *_, **__) -> list[steps.Calibration]:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     report = {"filter": settings.filter.model_dump(mode="json"), "design": "gain"}
     store.write_parameters("ach", replace(found, taught=Taught(digest, report)).content())
-    return [steps.Calibration("ach", "")]
+    return [steps.Outcome("ach", "")]
 
 
 def test_the_command_scores_a_deployment_that_is_there(alone, tmp_path, monkeypatch, capsys):

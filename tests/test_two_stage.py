@@ -10,7 +10,8 @@ from test_filters import Twin, alike, close, gauges, river, run, same, start, wi
 
 from hydroda.filters import bias, ensemble, linear, mixed, reduced, sigma
 from hydroda.filters.beliefs import Ensemble, Gaussian, mapped, named
-from hydroda.filters.nested import TwoBiases, built, kind
+from hydroda.filters.kinds import built, kind
+from hydroda.filters.nested import TwoBiases
 from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Build, Hour, System
 

@@ -11,7 +11,7 @@ from test_filters import Twin, close, gauges, river, run, same, start, with_gaps
 from hydroda.filters import linear
 from hydroda.filters.algebra import jacobian
 from hydroda.filters.beliefs import Gaussian, named
-from hydroda.filters.nested import built
+from hydroda.filters.kinds import built
 from hydroda.filters.noise import Noise, address
 from hydroda.filters.recipe import Hour, System
 from hydroda.filters.variational import least_squares, minimum_variance, three_d_var

@@ -95,7 +95,7 @@ def calibrate(settings: Settings, name: str, study: Study, progress: Progress) -
     require(steps.calibrate(settings, [name], *river.learned_on, validation=when, progress=progress, effort=effort))
 
 
-def require(found: Sequence[steps.Calibration]) -> None:
+def require(found: Sequence[steps.Outcome]) -> None:
     """Raises ValueError, saying why, where one was not calibrated or trained."""
     if failed := [each.summary for each in found if each.failed]:
         raise ValueError("; ".join(failed))
