@@ -37,7 +37,7 @@ A first forecast from a CSV file (columns time, precipitation, discharge; temper
 
     hydroda init mine && cd mine
     hydroda add-catchment dornbirn ../gauge.csv --area-km2 114.8
-    hydroda calibrate --start 1997-01-01 --end 2002-12-31
+    hydroda calibrate --start 1997-01-01 --end 2002-12-31T23
     hydroda run --cycle 2003-07-01T06
     hydroda report
 """
@@ -134,14 +134,14 @@ def hindcast(
 
     Live products are not touched.
 
-    Example: hydroda hindcast 2003-01-01 2003-12-31
+    Example: hydroda hindcast 2003-01-01 2003-12-31T23
 
     Parameters
     ----------
     start
         First issue time.
     end
-        Last issue time.
+        Last issue time; a date alone is its 00:00.
     forcing
         Weather of the lead hours: what was observed (perfect foresight), none (no rain), or forecasts as they were
         available then.
@@ -172,14 +172,14 @@ def verify(
 ) -> int:
     """Score the forecasts of a period against the observations, beside open loop, persistence and error correction.
 
-    Example: hydroda verify 2003-01-01 2003-12-31 --json scores.json
+    Example: hydroda verify 2003-01-01 2003-12-31T23 --json scores.json
 
     Parameters
     ----------
     start
         First issue time.
     end
-        Last issue time.
+        Last issue time; a date alone is its 00:00.
     kind
         The hindcasts, or what was really published.
     forcing

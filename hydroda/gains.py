@@ -26,7 +26,7 @@ FOLDS = 3  # parts of a record at least, each of which a network is not trained 
 
 
 @dataclass(frozen=True)
-class Past:
+class Analysed:
     """A record: forcing (T, m), runoff (T,) [mm/h] with NaN, a filter's states (T, n) after each hour to start from."""
 
     forcing: Tensor
@@ -61,39 +61,39 @@ def parts(scored: np.ndarray, length: int, folds: int) -> np.ndarray:
     return np.where((since >= 0) & (since <= last - first), since // length % folds, -1)
 
 
-def windows(past: Past, batch: Batch, part: np.ndarray, nets: int, seed: int) -> tuple[Series, Tensor]:
+def windows(analysed: Analysed, batch: Batch, part: np.ndarray, nets: int, seed: int) -> tuple[Series, Tensor]:
     """Windows for each network within the parts of a record (T,) that are not its own, and which (net, window).
 
     Drawn in proportion to the root of their peak, since most weeks teach nothing; the stores they begin with are
     disturbed, so that a network learns to correct them and not only to keep what another filter left.
     """
     rng = np.random.default_rng(seed)
-    drawn = np.concatenate([_drawn(past, (part >= 0) & (part != net), rng) for net in range(nets)])
-    x = past.states[drawn - 1]
+    drawn = np.concatenate([_drawn(analysed, (part >= 0) & (part != net), rng) for net in range(nets)])
+    x = analysed.states[drawn - 1]
     factor = np.exp(DISTURBED * rng.normal(size=x.shape))
     assert batch.system.stores is not None
     x = torch.where(batch.system.stores, x * torch.from_numpy(factor), x)
-    every = series(past, batch, x, drawn, LENGTH)
+    every = series(analysed, batch, x, drawn, LENGTH)
     return every, torch.arange(nets * WINDOWS).reshape(nets, WINDOWS)
 
 
-def _drawn(past: Past, allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _drawn(analysed: Analysed, allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The first hours (window,) of windows of which all hours are allowed (T,)."""
     inside = np.lib.stride_tricks.sliding_window_view(allowed, LENGTH).all(axis=1)
     starts = 1 + np.flatnonzero(np.asarray(inside)[1:])
-    flow = np.lib.stride_tricks.sliding_window_view(np.nan_to_num(past.observed.numpy()), WINDOW)[starts]
+    flow = np.lib.stride_tricks.sliding_window_view(np.nan_to_num(analysed.observed.numpy()), WINDOW)[starts]
     weight = np.sqrt(flow.max(1))
     return rng.choice(starts, (WINDOWS,), p=weight / weight.sum())
 
 
-def chunks(past: Past, batch: Batch, part: np.ndarray, length: int, nets: int) -> tuple[Series, Tensor]:
+def chunks(analysed: Analysed, batch: Batch, part: np.ndarray, length: int, nets: int) -> tuple[Series, Tensor]:
     """A record cut into chunks of this length that are run side by side, and those of each network's part (net, chunk),
-    as many for each; before the first hour that counts and after the last nothing is observed."""
+    as many for each; before the record and after its last hour that counts nothing is observed."""
     counted = np.flatnonzero(part >= 0)
     first, last = counted[[0, -1]]
     starts = np.arange(first, last + 1, length)
     warm = starts - WARM
-    made = series(past, batch, past.states[np.maximum(warm - 1, 0)], warm, WARM + length + LEADS.size)
+    made = series(analysed, batch, analysed.states[np.maximum(warm - 1, 0)], warm, WARM + length + LEADS.size)
     hour = torch.from_numpy(warm) + torch.arange(made.observation.shape[0]).unsqueeze(1)
     inside = (hour >= 0) & (hour <= last)
     own = [np.flatnonzero(part[starts] == net) for net in range(nets)]
@@ -102,16 +102,16 @@ def chunks(past: Past, batch: Batch, part: np.ndarray, length: int, nets: int) -
     return replace(made, observation=seen), torch.from_numpy(rows)
 
 
-def series(past: Past, batch: Batch, x: Tensor, starts: np.ndarray, length: int) -> Series:
+def series(analysed: Analysed, batch: Batch, x: Tensor, starts: np.ndarray, length: int) -> Series:
     """`length` hours from each of some starts (s,) with states x (s, n) nothing was observed of yet."""
-    at = torch.from_numpy(starts + np.arange(length)[:, None]).clamp(0, len(past.observed) - 1)
+    at = torch.from_numpy(starts + np.arange(length)[:, None]).clamp(0, len(analysed.observed) - 1)
     count, mean = len(x), x.unsqueeze(1)
     return Series(
         mean,
         batch.uncertainty(mean),
         batch.parameters.expand(count, -1, -1),
-        past.forcing[at],
-        past.observed[at].unsqueeze(-1),
+        analysed.forcing[at],
+        analysed.observed[at].unsqueeze(-1),
         x.new_zeros(length, count, 0),
     )
 

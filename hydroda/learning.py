@@ -17,7 +17,7 @@ from hydroda.designs import Design
 from hydroda.filters import guided
 from hydroda.filters.networks import FIXED
 from hydroda.filters.recipe import Filter
-from hydroda.gains import Past, Reference
+from hydroda.gains import Analysed, Reference
 from hydroda.groups import batch as batch_of
 from hydroda.history import Record, record_of
 from hydroda.judging import Judged
@@ -107,9 +107,9 @@ class Prepared(NamedTuple):
 
     pupil: Pupil
     record: Record
-    known: stretches.Past
+    past: stretches.Past
     batch: Batch
-    past: Past
+    analysed: Analysed
     goal: np.ndarray
     scales: dict[str, Tensor]
 
@@ -210,21 +210,21 @@ def _prepared(settings: Settings, store: Store, pupil: Pupil, effort: Effort, *,
     batch = batch_of([found], settings)
     states = open_loop(record.model, batch.parameters[0, 0].numpy(), record.forcing)
     try:
-        known = stretches.past(record.forcing, record.observed, states, record.scored)
-        moments, goal = _classical(known, batch, found, catchment.area_km2)
+        past = stretches.past(record.forcing, record.observed, states, record.scored)
+        moments, goal = _classical(past, batch, found, catchment.area_km2)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error
-    analysed = states.clone()
+    corrected = states.clone()
     for moment in moments:
-        analysed[known.starts + moment.hour] = moment.belief.mean[:, 0, : states.shape[1]]
-    past = Past(torch.from_numpy(record.forcing), torch.from_numpy(record.observed), analysed)
+        corrected[past.starts + moment.hour] = moment.belief.mean[:, 0, : states.shape[1]]
+    analysed = Analysed(torch.from_numpy(record.forcing), torch.from_numpy(record.observed), corrected)
     assert batch.system.stores is not None
-    flow = past.observed[record.scored]
+    flow = analysed.observed[record.scored]
     scales = guided.scales(states[record.scored], flow, batch.system.stores, rain=effort.rain)
     if several:
-        rain = past.forcing[record.scored][:, record.model.forcings.index("precipitation")]
+        rain = analysed.forcing[record.scored][:, record.model.forcings.index("precipitation")]
         scales["attributes"] = guided.attributes(catchment.area_km2, rain, flow)
-    return Prepared(pupil, record, known, batch, past, goal, scales)
+    return Prepared(pupil, record, past, batch, analysed, goal, scales)
 
 
 def _task(
@@ -241,8 +241,8 @@ def _task(
     series, rows, held, held_rows = [], [], [], []
     before, before_held = 0, 0
     for one, part in zip(taught, parts, strict=True):
-        windows, own = gains.windows(one.past, one.batch, part, nets, seed)
-        chunks, unseen = gains.chunks(one.past, one.batch, part, length, nets)
+        windows, own = gains.windows(one.analysed, one.batch, part, nets, seed)
+        chunks, unseen = gains.chunks(one.analysed, one.batch, part, length, nets)
         series.append(windows)
         rows.append(own + before)
         held.append(chunks)
@@ -276,19 +276,19 @@ def _judged(
     found = one.pupil.found
     each = judging.apart(found)
     batch = designs.beside(batch_of(each, settings), design, [weights] * len(each))
-    judged = judging.judged(batch, one.known, found, one.pupil.catchment.area_km2, held, one.record.archived)
+    judged = judging.judged(batch, one.past, found, one.pupil.catchment.area_km2, held, one.record.archived)
     return Lesson(design, weights, judged, data, skipped)
 
 
 def _classical(
-    known: stretches.Past, batch: Batch, calibrated: Calibrated, area: float
+    past: stretches.Past, batch: Batch, calibrated: Calibrated, area: float
 ) -> tuple[Sequence[Moment], np.ndarray]:
     """The analyses of all hours of the stretches, and the least mean squared errors (2, 24) of all classical forecasts
     from every third of them, of runoff and of its root."""
-    rows = batch.rows(np.zeros(known.starts.size, np.int64))
-    analysed = stretches.analyses(rows, known, 1)
+    rows = batch.rows(np.zeros(past.starts.size, np.int64))
+    analysed = stretches.analyses(rows, past, 1)
     some = analysed._replace(moments=analysed.moments[:: stretches.EVERY])
-    found = stretches.forecasts(rows, known, some, lambda at: known.forcing[at])
+    found = stretches.forecasts(rows, past, some, lambda at: past.forcing[at])
     memory = np.tile(calibrated.residual_hours, (found.issue.size, 1))
     every = judging.candidates(found, calibrated.correction, area, memory)
     classical = [every[name] for name in choice.CLASSICAL]

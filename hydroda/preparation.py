@@ -75,7 +75,7 @@ def calibrate(
 
     Keep some years out of it: scores of the period it was fitted to flatter.
 
-    Example: hydroda calibrate dornbirn --start 1997-01-01 --end 2002-12-31
+    Example: hydroda calibrate dornbirn --start 1997-01-01 --end 2002-12-31T23
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def calibrate(
     start
         First hour.
     end
-        Last hour.
+        Last hour; a date alone is its 00:00.
     validation_start
         First hour of a part at the end that is not searched on: of the parameters that were tried those are taken that
         do best over all hours. Worth a year of a short record, which very different parameters fit alike.
@@ -116,7 +116,7 @@ def train(
     on. Training that is interrupted goes on.
 
     Examples: hydroda train
-    hydroda train dornbirn --start 1997-01-01 --end 2002-12-31
+    hydroda train dornbirn --start 1997-01-01 --end 2002-12-31T23
     hydroda train dornbirn wye --together --unseen posina
 
     Parameters

@@ -13,14 +13,14 @@ def compare(start: str, end: str, /, *filters: str, folder: Path = Path("compari
 
     Parameters and error levels are those of the calibration. What is done already in the folder is not done again.
 
-    Example: hydroda compare 2003-01-01 2003-12-31 sigma.ukf ensemble.etkf sigma.ukf+reduce.steady
+    Example: hydroda compare 2003-01-01 2003-12-31T23 sigma.ukf ensemble.etkf sigma.ukf+reduce.steady
 
     Parameters
     ----------
     start
         First issue time.
     end
-        Last issue time.
+        Last issue time; a date alone is its 00:00.
     filters
         Names, with modifiers after a plus; without any, every filter there is.
     folder
@@ -75,7 +75,7 @@ def drift(
 
     Nothing of the deployment changes. Try shares here before [[filter.modifier]] name = "bias.two_stage".
 
-    Example: hydroda drift dornbirn 2002-01-01 2003-12-31 --at 2003-01-01 --error 0.15
+    Example: hydroda drift dornbirn 2002-01-01 2003-12-31T23 --at 2003-01-01 --error 0.15
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def drift(
     start
         First hour.
     end
-        Last hour.
+        Last hour; a date alone is its 00:00.
     at
         Hour from which the gauge is wrong.
     error

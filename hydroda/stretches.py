@@ -79,12 +79,12 @@ class Analyses(NamedTuple):
     residual: np.ndarray
 
 
-def analyses(batch: Batch, known: Past, every: int) -> Analyses:
+def analyses(batch: Batch, past: Past, every: int) -> Analyses:
     """Those of a batch that `rows` made, with moments every `every` hours."""
-    times = batch.parameters.shape[0] // known.starts.size
-    at = known.hours(np.arange(-SETTLE + 1, STRETCH))
-    forcing, observed = known.forcing[at].repeat(1, times, 1), known.observed[at].repeat(1, times)
-    x = known.states[at[0] - 1].repeat(times, 1).unsqueeze(1)
+    times = batch.parameters.shape[0] // past.starts.size
+    at = past.hours(np.arange(-SETTLE + 1, STRETCH))
+    forcing, observed = past.forcing[at].repeat(1, times, 1), past.observed[at].repeat(1, times)
+    x = past.states[at[0] - 1].repeat(times, 1).unsqueeze(1)
     moments, nis, residual = [], [], []
     with torch.inference_mode():
         belief = batch.believe(x, 0)
@@ -98,22 +98,22 @@ def analyses(batch: Batch, known: Past, every: int) -> Analyses:
             if offset >= 0:
                 nis.append(update.nis)
                 if offset % every == 0:
-                    moments.append(Moment(offset, belief, known.states[at[i]].repeat(times, 1).unsqueeze(1)))
+                    moments.append(Moment(offset, belief, past.states[at[i]].repeat(times, 1).unsqueeze(1)))
     return Analyses(moments, torch.stack(nis), torch.stack(residual).numpy())
 
 
 def issues(
-    batch: Batch, known: Past, found: Analyses
+    batch: Batch, past: Past, found: Analyses
 ) -> Iterator[tuple[Batch, Moment, np.ndarray, tuple[np.ndarray, np.ndarray], Tensor]]:
     """Moments side by side, as many as make a good batch: the rows, the moments as one, the hour each is of, residuals
     (row,) of these hours and those before, and the positions (24, row) of their lead hours."""
     count = batch.parameters.shape[0]
-    times = count // known.starts.size
+    times = count // past.starts.size
     size = max(1, ROWS // count)
     for i in range(0, len(found.moments), size):
         some = found.moments[i : i + size]
         hours = np.array([moment.hour for moment in some])
-        at = np.tile(known.starts, times) + hours[:, None] + LEADS[:, None, None]
+        at = np.tile(past.starts, times) + hours[:, None] + LEADS[:, None, None]
         wider = batch.rows(np.tile(np.arange(count), len(some)))
         open_loop = torch.cat([moment.open_loop for moment in some])
         every = Moment(0, joined([moment.belief for moment in some]), open_loop)
@@ -141,10 +141,10 @@ class Forecasts(NamedTuple):
     stretch: np.ndarray
 
 
-def forecasts(batch: Batch, known: Past, found: Analyses, weather: Weather) -> Forecasts:
+def forecasts(batch: Batch, past: Past, found: Analyses, weather: Weather) -> Forecasts:
     """Those of a batch of one candidate from the moments of its analyses, with some weather in the lead hours."""
     parts, of_networks = [], []
-    for wider, moment, hours, residuals, at in issues(batch, known, found):
+    for wider, moment, hours, residuals, at in issues(batch, past, found):
         ahead = rollout(wider, moment.belief, moment.open_loop, weather(at), hours)
         issue = at[0] - 1
         if ahead.networks is not None:
@@ -154,13 +154,13 @@ def forecasts(batch: Batch, known: Past, found: Analyses, weather: Weather) -> F
                 ahead.median,
                 ahead.variance,
                 ahead.open_loop,
-                known.observed[at],
+                past.observed[at],
                 issue,
-                known.observed[issue],
-                known.observed[issue] - known.observed[issue - 1],
+                past.observed[issue],
+                past.observed[issue] - past.observed[issue - 1],
                 wider.system.see(moment.open_loop)[:, 0, 0],
                 *(torch.from_numpy(residual) for residual in residuals),
-                torch.arange(issue.numel()) % known.starts.size,
+                torch.arange(issue.numel()) % past.starts.size,
             )
         )
     of_filter, variance, *rest = (torch.cat(each, -1).numpy() for each in zip(*parts, strict=True))

@@ -57,12 +57,12 @@ def levels(model: Model, values: np.ndarray, content: np.ndarray, flow: float) -
 
 
 def rows(
-    model: Model, build: Callable[[System], Filter], parameters: np.ndarray, known: Past, values: np.ndarray
+    model: Model, build: Callable[[System], Filter], parameters: np.ndarray, past: Past, values: np.ndarray
 ) -> Batch:
     """Every candidate (k, d) on every stretch as a batch: candidate after candidate."""
-    count = known.starts.size
-    flow = float(torch.nanmean(known.observed))
-    content = known.states.mean(0).numpy()
+    count = past.starts.size
+    flow = float(torch.nanmean(past.observed))
+    content = past.states.mean(0).numpy()
     own = np.repeat(parameters[None], len(values), 0)
     own[:, [i for i, p in enumerate(model.parameters) if p.role == "filter"]] = values[:, len(model.states) + 2 :]
     single = Batch(
@@ -95,9 +95,9 @@ class Squares(NamedTuple):
         return self.error + 2.0 * (linear + now * before * self.both) + now**2 * self.now + before**2 * self.before
 
 
-def squares(batch: Batch, known: Past, found: Analyses) -> Squares:
+def squares(batch: Batch, past: Past, found: Analyses) -> Squares:
     """Those of every candidate of a batch, in the quarters in which anything was observed."""
-    count = known.starts.size
+    count = past.starts.size
     times = batch.parameters.shape[0] // count
     blocks = quarters.count(count * STRETCH)
     quarter = torch.arange(count) * blocks // count
@@ -108,12 +108,12 @@ def squares(batch: Batch, known: Past, found: Analyses) -> Squares:
         by_stretch = values.reshape(-1, times, count).sum(0)
         return torch.zeros(times, blocks, dtype=values.dtype).index_add(1, quarter, by_stretch)
 
-    for wider, moment, _, residuals, at in issues(batch, known, found):
-        system, observed = wider.filter.system, known.observed[at]
+    for wider, moment, _, residuals, at in issues(batch, past, found):
+        system, observed = wider.filter.system, past.observed[at]
         seen = torch.isfinite(observed)
         residual, earlier = (torch.from_numpy(each) for each in correction.known(*residuals))
         with torch.inference_mode():
-            for lead, flow in enumerate(ahead(system, moment.belief.mean, known.forcing[at])):
+            for lead, flow in enumerate(ahead(system, moment.belief.mean, past.forcing[at])):
                 error = torch.where(seen[lead], flow[:, 0] - observed[lead], 0.0)
                 now, before = (torch.where(seen[lead], each, 0.0) for each in (residual, earlier))
                 parts = (error.square(), error * now, error * before, now.square(), now * before, before.square())
@@ -149,7 +149,7 @@ def tune(
     model: Model,
     build: Callable[[System], Filter],
     parameters: np.ndarray,
-    known: Past,
+    past: Past,
     *,
     seed: int = 0,
     generations: int = 20,
@@ -168,9 +168,9 @@ def tune(
     """
 
     def loss(values: np.ndarray) -> np.ndarray:
-        candidates = rows(model, build, parameters, known, values)
-        found = squares(candidates, known, analyses(candidates, known, EVERY))
-        return residual_memory(found, known.variance, leads, memories)[1]
+        candidates = rows(model, build, parameters, past, values)
+        found = squares(candidates, past, analyses(candidates, past, EVERY))
+        return residual_memory(found, past.variance, leads, memories)[1]
 
     return minimised(
         loss,
@@ -183,13 +183,13 @@ def tune(
 
 
 def sized(
-    model: Model, build: Callable[[System], Filter], parameters: np.ndarray, known: Past, values: np.ndarray
+    model: Model, build: Callable[[System], Filter], parameters: np.ndarray, past: Past, values: np.ndarray
 ) -> np.ndarray:
     """The error levels (d,), all errors multiplied by one number that makes the innovations consistent.
 
     Nine in ten normalised innovations squared are then below what a χ² variable with one degree of freedom is.
     """
-    nis = analyses(rows(model, build, parameters, known, values[None]), known, EVERY).nis
+    nis = analyses(rows(model, build, parameters, past, values[None]), past, EVERY).nis
     seen = nis[torch.isfinite(nis)].numpy()
     errors = len(model.states) + 2
     factor = float(np.sqrt(np.quantile(seen, intervals.SHARE) / chi2.ppf(intervals.SHARE, 1)))

@@ -158,6 +158,33 @@ def test_the_fitted_decay_is_the_best_in_a_plain_loop_over_forecasts(phi):
     assert all(best <= cost(fitted * factor) + 1e-9 for factor in (0.8, 0.97, 1.03, 1.25))
 
 
+@pytest.mark.parametrize(("added", "spread", "phi"), [(0.5, 0.02, 0.9), (0.2, 0.2, 0.8), (0.02, 0.05, 0.95)])
+def test_the_fitted_offset_is_the_best_of_forecasts_from_every_hour(added, spread, phi):
+    """Of what is issued, with the mean and the lag-1 coefficient of the error of logarithms of that offset."""
+    count = 1500
+    open_loop = 3.0 + 2.5 * np.sin(np.arange(count) / 40.0)
+    observed = open_loop * np.exp(autoregressive(count, 0.2, phi, spread, seed=3))
+    observed = np.maximum(observed + autoregressive(count, 0.0, phi, added, seed=4), 0.0)
+    observed[300:330] = np.nan
+    fitted = correction.fit("a", stamps(count), observed, open_loop)
+    issue = np.arange(count - LEADS[-1])
+    truth = observed[issue[:, None] + LEADS]
+    found = {}
+    for share in correction.OFFSETS:
+        offset = share * np.nanmean(observed)
+        error = np.log((observed + offset) / (open_loop + offset))
+        mean = np.nanmean(error)
+        pairs = np.nan_to_num((error[:-1] - mean) * (error[1:] - mean))
+        square = np.where(np.isfinite(error[1:]), error[:-1] - mean, np.nan)
+        own = replace(fitted, log_offset=offset, log_error_mean=mean, log_error_phi=pairs.sum() / np.nansum(square**2))
+        ahead = open_loop[issue[:, None] + LEADS][..., None]
+        newest = (each[issue, None] for each in (observed, open_loop, np.zeros(count)))
+        made = correction.apply("ar1_log_error", [own], stamps(issue.size), LEADS, ahead, *newest)[..., 0]
+        seen = np.isfinite(observed[issue])  # without an observation there is no error to forecast with
+        found[offset] = np.log(np.nanmean((made - truth)[seen] ** 2, 0)).mean()
+    assert fitted.log_offset == pytest.approx(min(found, key=found.__getitem__))
+
+
 def test_errors_that_never_fade_decay_as_slowly_as_allowed():
     count = 1000
     open_loop = np.random.default_rng(5).gamma(4, 3, count)

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from conftest import FIRST
 
 from hydroda import domain as domains
-from hydroda import netcdf, operation, records, restart, scoring, start, steps
+from hydroda import forecasting, ledger, netcdf, operation, records, restart, scoring, start, steps, window
 from hydroda.acceptance import check
 from hydroda.domain import store_of
-from hydroda.fields import MISSING
+from hydroda.fields import DEGRADED_FORCING, MISSING, UNUSABLE
 from hydroda.groups import grouped
 from hydroda.schema import LEADS
 from hydroda.settings_file import load
@@ -212,6 +213,17 @@ def test_a_belief_with_a_ledger_of_other_methods_is_not_used(settings):
     assert netcdf.read(done.files[0]).attrs["hydroda_start_kind"] == "cold"
 
 
+def test_a_ledger_learns_from_what_was_observed_when_it_asks(settings, monkeypatch):
+    told, learned = [], forecasting.learned
+    monkeypatch.setattr(forecasting, "learned", lambda *given: told.append(given[1]) or learned(*given))
+    hourly(settings, 1)
+    at = FIRST - ledger.DELAY * HOUR
+    stored = store_of(settings).observations(["ach", "bregenz"], at, at)
+    expected = [stored["discharge"].values[stored["station"].values == name][-1] for name in ("ach", "bregenz")]
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(told[-1], expected, rtol=1e-6)
+
+
 def test_what_widens_an_interval_above_does_so_above(settings):
     """The ledger by what it has learned, the calibration by its factors."""
 
@@ -239,6 +251,41 @@ def test_what_widens_an_interval_above_does_so_above(settings):
     found = bounds()
     np.testing.assert_allclose(found[1:], (median, high), rtol=1e-5)
     np.testing.assert_allclose(np.log(found[0] / median), 1.5 * np.log(low / median), rtol=0.01)
+
+
+def test_no_interval_is_wider_than_a_factor_of_a_hundred(settings):
+    store = store_of(settings)
+    content = store.read_parameters("ach")
+    wide = {kind: np.full(np.shape(factors), 1e4).tolist() for kind, factors in content["spread"].items()}
+    store.write_parameters("ach", content | {"spread": wide})
+    product = netcdf.read(steps.run(settings, FIRST).files[0])
+    for name, sign in (("q05", -1.0), ("q95", 1.0)):
+        ratio = np.log(product[f"discharge_{name}"] / product.discharge).values[:, 0]
+        np.testing.assert_allclose(ratio, sign * 3.0 * 1.6448536, rtol=1e-5)
+
+
+def test_rain_that_is_a_guess_makes_all_later_hours_one(settings, monkeypatch):
+    real = window.lead
+
+    def gap(*given):
+        return real(*given)._replace(assumed=np.arange(24)[:, None] == np.array([3, 30]))
+
+    monkeypatch.setattr(window, "lead", gap)
+    steps.hindcast(settings, FIRST, FIRST, forcing="observed", products=True)
+    status = netcdf.read(store_of(settings).product_path("fc-hindcast", FIRST)).discharge_status.values
+    assert np.flatnonzero(status[:, 0] == DEGRADED_FORCING).tolist() == list(range(3, 24))
+    assert (status[:, 1] != DEGRADED_FORCING).all()
+
+
+def test_a_forecast_from_a_belief_that_broke_down_is_unusable(settings, monkeypatch):
+    real = forecasting.assimilate
+
+    def broken(*given):
+        return [each._replace(repaired=torch.tensor([True, False])) for each in real(*given)]
+
+    monkeypatch.setattr(forecasting, "assimilate", broken)
+    status = netcdf.read(steps.run(settings, FIRST).files[0]).discharge_status.values
+    assert (status[:, 0] == UNUSABLE).all() and (status[:, 1] != UNUSABLE).all()
 
 
 def test_beliefs_survive_a_file_bit_for_bit(settings, tmp_path):

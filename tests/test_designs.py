@@ -7,10 +7,24 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import FIRST
+from conftest import CALIBRATED_UNTIL, FIRST, START
 from conftest import with_networks as give_networks
 
-from hydroda import choice, correction, designs, domain, gains, groups, judging, learning, netcdf, steps, training
+from hydroda import (
+    calibrated,
+    choice,
+    correction,
+    designs,
+    domain,
+    gains,
+    groups,
+    judging,
+    learning,
+    netcdf,
+    steps,
+    stretches,
+    training,
+)
 from hydroda.cycle import Batch, Levels, rollout
 from hydroda.designs import DESIGNS, GAIN, LEVELS
 from hydroda.filters import adaptive, bias, coloured, ensemble, guided, levels, linear, lstm, sigma
@@ -19,10 +33,11 @@ from hydroda.filters.beside import with_networks
 from hydroda.filters.kinds import built, kind
 from hydroda.filters.networks import FIXED
 from hydroda.filters.recipe import Hour
-from hydroda.gains import Past, Reference
+from hydroda.gains import Analysed, Reference
 from hydroda.groups import build_model
 from hydroda.losses import begin
 from hydroda.models.hbv import hourly
+from hydroda.predictive import NO_FLOW
 from hydroda.schema import LEADS
 from hydroda.units import HOUR
 
@@ -156,6 +171,64 @@ def test_one_correction_is_the_one_of_the_equations():
     error = (w["error"] + out[:, n : n + 3]) * d  # there was no innovation before
     torch.testing.assert_close(after.mean[:, 0], torch.cat((state, error), -1), rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(after.innovation, d)
+
+
+@each_design
+def test_a_network_is_told_of_stores_innovation_flow_and_rain(name, monkeypatch):
+    """In the third hour: of this one, the innovation and the observation before, and three hours of rain."""
+    told: list[torch.Tensor] = []
+    layer = guided.lstm
+    monkeypatch.setattr(guided, "lstm", lambda w, path, x, h, c: told.append(x[..., 0]) or layer(w, path, x, h, c))
+    made, w, world = alone(name), single(name), batch().system
+    beliefs, _ = run(made, begun(made), range(3))
+    n, flow = len(batch().model.states), w["fixed.flow"]
+    priors = [world.move(beliefs[i].mean[..., :n], weather()[i + 1].unsqueeze(1))[:, 0] for i in (0, 1)]
+    y = [observed()[i].unsqueeze(-1) for i in (1, 2)]
+    q = [world.see(prior.unsqueeze(1))[:, 0] for prior in priors]
+    before, now = ((b - a) / (0.5 * (a + b) + 0.02 * flow) for a, b in zip(q, y, strict=True))
+    last, level = (torch.log((each + 0.02 * flow) / flow) for each in y)
+    logs = torch.log(priors[1] + 0.1 * w["fixed.content"]) - w["fixed.log_mean"]
+    states = torch.where(world.stores, logs, priors[1]) / w["fixed.log_deviation"]
+    rain = torch.stack((weather()[2, :, 0], weather()[:3, :, 0].sum(0)), -1)
+    numbers = 3.0 * now, torch.tanh(10.0 * now), level, 10.0 * (level - last), torch.log(1.0 + rain)
+    expected = states.clamp(-4.0, 4.0), *numbers, 3.0 * before, torch.tanh(10.0 * before), torch.ones_like(flow)
+    torch.testing.assert_close(told[2], torch.cat(expected, -1).to(told[2]), rtol=1e-6, atol=1e-9)
+
+
+def test_scales_are_those_of_the_open_loop_and_what_lasts_is_not_corrected():
+    """Waves of four days, eight and a hundred are remembered after a day by 0, 0.71 and 0.998."""
+    t = torch.arange(19_200, dtype=torch.float64)
+    waves = [torch.cos(2.0 * torch.pi * t / period) for period in (96, 192, 2400, 96)]
+    states = torch.stack([3.0 + wave for wave in waves[:3]] + [waves[3]], -1)
+    stores = torch.tensor([True, True, True, False])
+    runoff = torch.where(t % 7 == 0, torch.nan, 0.05 * (1.0 + waves[1]))
+    found = {rain: guided.scales(states, runoff, stores, rain=rain) for rain in (False, True)}
+    for rain, step in ((False, 0.0), (True, guided.RAIN_STEP)):
+        reach = torch.tensor([[1.0, 1.3 - 0.5**0.5, 0.0, step]]).double()
+        torch.testing.assert_close(found[rain]["reach"], reach, rtol=0.0, atol=0.005)
+    logs = (states[:, :3] + 0.3).log()
+    own = found[True]
+    torch.testing.assert_close(own["log_mean"], torch.cat((logs.mean(0), torch.zeros(1)))[None])
+    torch.testing.assert_close(own["log_deviation"], torch.cat((logs.std(0), torch.tensor([1.0 / 3.0]).double()))[None])
+    torch.testing.assert_close(own["content"], torch.tensor([[3.0, 3.0, 3.0, 1.0]]).double())
+    torch.testing.assert_close(own["ceiling"], torch.tensor([[80.0, 80.0, 80.0, 0.7]]).double())
+    torch.testing.assert_close(own["flow"], torch.tensor([[0.05]]).double(), rtol=1e-3, atol=0.0)
+    told = guided.attributes(1000.0, torch.full_like(t, 0.1), runoff)
+    torch.testing.assert_close(told[:, :3], torch.tensor([[1.0, 0.0, 0.5]]).double(), rtol=0.0, atol=1e-3)
+    assert 0.4 < told[0, 3] < 0.71  # the hours that are missing are at its mean
+
+
+def test_an_untrained_memory_is_inclined_to_remember():
+    own = DESIGNS[GAIN].initial({"reach": torch.ones(1, 6).double()}, batch().system.stores, range(3), (6.0, 0.0))
+    gates = own["memory.bias"].unflatten(1, (4, guided.UNITS))[..., 0]
+    assert (gates[:, 1] > 0.5).all() and (gates[:, [0, 2, 3]].abs() < 0.5).all()
+
+
+def test_discharge_with_an_output_error_is_never_negative():
+    world, x = guided.with_output_error(batch().system), batch().model.start(batch().parameters)
+    error = torch.tensor([0.1, 0.2, -0.1]).double().expand(C, 1, 3)
+    torch.testing.assert_close(world.see(torch.cat((x, error), -1)), batch().system.see(x) + 0.2)
+    assert (world.see(torch.cat((x, -100.0 * error.abs()), -1)) == 0.0).all()
 
 
 def test_stores_stay_what_they_can_be_whatever_the_network_says():
@@ -366,6 +439,48 @@ def test_a_calibrated_gauge_is_given_networks_of_the_design_that_was_asked_for(s
     assert choice.NETWORKS in asked[-1]
 
 
+def prepared(settings, station, several):
+    """A gauge as networks are trained on it."""
+    store = steps.store_of(settings)
+    found = calibrated.restore(store.read_parameters(station))
+    pupil = learning.Pupil(settings.catchment(station), found, START + 20 * 24 * HOUR, CALIBRATED_UNTIL)
+    return learning._prepared(settings, store, pupil, learning.Effort(1), several=several)
+
+
+def test_windows_begin_with_analyses_and_the_goal_is_the_best_of_all_classical_forecasts(settings):
+    one = prepared(settings, "ach", several=False)
+    rows = one.batch.rows(np.zeros(one.past.starts.size, np.int64))
+    analysed = stretches.analyses(rows, one.past, stretches.EVERY)
+    for hour in (0, 10, 100):
+        at = one.past.starts[:-1] + hour  # the last stretch shares hours with the one before
+        seen = rows.rows(np.arange(at.size)).system.see(one.analysed.states[at].unsqueeze(1))[:, 0, 0]
+        np.testing.assert_allclose(one.analysed.observed[at] - seen, analysed.residual[1 + hour, :-1], atol=1e-12)
+    made = stretches.forecasts(rows, one.past, analysed, lambda at: one.past.forcing[at])
+    memory = np.tile(one.pupil.found.residual_hours, (made.issue.size, 1))
+    every = judging.candidates(made, one.pupil.found.correction, one.pupil.catchment.area_km2, memory)
+    y = made.observed
+    runoff = np.array([np.nanmean((every[name] - y) ** 2, 1) for name in choice.CLASSICAL])
+    root = np.array([np.nanmean((np.sqrt(every[name]) - np.sqrt(y)) ** 2, 1) for name in choice.CLASSICAL])
+    np.testing.assert_allclose(one.goal, [runoff.min(0), root.min(0)], rtol=1e-6)
+
+
+def test_each_of_several_gauges_is_told_its_own_scales_and_taught_as_often(settings, monkeypatch):
+    for key, value in (("WINDOW", 48), ("LENGTH", 72), ("WINDOWS", 30), ("WARM", 24)):
+        monkeypatch.setattr(gains, key, value)
+    taught = [prepared(settings, station, several=True) for station in ("ach", "bregenz")]
+    parts = [gains.parts(one.record.scored, 100, 3) for one in taught]
+    design = SimpleNamespace(learned=lambda inside: lambda system, weights: weights)  # what a filter would be made of
+    task = learning._task(settings, taught, parts, 100, design, learning.Effort(2))
+    for series, rows in ((task.series, task.rows), (task.held, task.held_rows)):
+        for net in range(2):
+            own = series.rows(rows[net])
+            assert torch.bincount(own.place).tolist() == [rows.shape[1] // 2] * 2
+            told = task.build({"last.weight": rows}, own)
+            assert told["last.weight"] is rows
+            for name in ("flow", "attributes", "log_mean"):
+                assert torch.equal(told[FIXED + name], torch.cat([taught[i].scales[name] for i in own.place.tolist()]))
+
+
 def test_gauges_taught_together_have_the_same_networks_each_with_its_own_scales(settings, monkeypatch):
     """One of two is not trained on: it changes nothing of what the other learns, and is judged with it."""
     for key, value in (("WINDOW", 48), ("LENGTH", 72), ("CHUNK", 200), ("WARM", 24)):
@@ -421,7 +536,7 @@ def test_no_network_is_taught_what_it_is_judged_in(monkeypatch):
         monkeypatch.setattr(gains, name, value)
     world, hours, nets = batch().rows(np.array([0])), 1000, 2
     marked = torch.arange(hours, dtype=torch.float64)  # what is observed says which hour it is
-    past = Past(torch.zeros(hours, 2).double(), marked, torch.ones(hours, 6).double())
+    past = Analysed(torch.zeros(hours, 2).double(), marked, torch.ones(hours, 6).double())
     scored = np.arange(hours) >= 100
     length = gains.chunk([900], 3)
     assert length == 300
@@ -539,7 +654,7 @@ def test_a_loss_may_know_the_first_leads_only(monkeypatch):
         monkeypatch.setattr(gains, name, value)
     world = batch().rows(np.array([1]))
     states = torch.ones(T + LEADS.size, len(world.model.states), dtype=torch.float64)
-    past = Past(weather()[:, 1], observed()[:, 1], states)
+    past = Analysed(weather()[:, 1], observed()[:, 1], states)
     series = gains.series(past, world, states[:2], np.array([0, 5]), gains.LENGTH)
     own = {key: tensor[[2, 2]] for key, tensor in weights(GAIN).items()}
     made = lstm.lstm_gain(world.rows(np.array([0, 0])).system, weights=own)
@@ -560,6 +675,56 @@ def test_a_loss_may_know_the_first_leads_only(monkeypatch):
     torch.testing.assert_close(score, (torch.nanmean(square) / base.runoff[2]).expand(2))
 
 
+def test_errors_are_those_of_a_plain_loop_over_forecasts():
+    world, count = batch().rows(np.array([1, 1])), 48
+    past = Analysed(weather()[:, 1], observed()[:, 1], torch.ones(T + LEADS.size, len(batch().model.states)).double())
+    series = gains.series(past, world, past.states[:2], np.array([0, 15]), count)
+    made = lstm.lstm_gain(world.system, weights={key: tensor[[2, 2]] for key, tensor in weights(GAIN).items()})
+    found = gains.errors(made, begin(made, series), series, (8, 13, 23), (1, 3, 24))
+    belief, end, issues = begin(made, series), None, []
+    for i in range(24):
+        belief, _ = made.step(belief, Hour(series.forcing[i].unsqueeze(1), series.observation[i], series.noise(i)))
+        if i in (8, 13, 23):
+            x, end = belief.mean, belief
+            for lead in range(1, 25):
+                x = made.system.move(x, series.forcing[i + lead].unsqueeze(1))
+                flow, y = made.system.see(x)[:, 0, 0], series.observation[i + lead, :, 0]
+                if lead in (1, 3, 24):
+                    issues.append(
+                        torch.stack(((flow - y).square(), (flow.clamp(min=NO_FLOW).sqrt() - y.sqrt()).square()))
+                    )
+    expected = torch.stack(issues).unflatten(0, (3, 3)).permute(2, 1, 0, 3)  # (of what, lead, issue, c)
+    assert end is not None and torch.isfinite(expected).all()
+    torch.testing.assert_close(torch.stack(found[:2]), expected, rtol=1e-9, atol=1e-15)
+    assert torch.equal(found[2].mean, end.mean)
+
+
+def test_windows_and_chunks_begin_with_the_states_of_the_hour_before(monkeypatch):
+    """Windows with disturbed stores, more often where floods are; a chunk hears of no hour that is not in the record
+    or not counted."""
+    for name, value in (("WINDOW", 24), ("LENGTH", 48), ("WINDOWS", 3000), ("WARM", 20)):
+        monkeypatch.setattr(gains, name, value)
+    world, hours = batch().rows(np.array([0])), torch.arange(200, dtype=torch.float64)
+    rain = replace(world.system, stores=torch.tensor([True] * 5 + [False]))
+    monkeypatch.setattr(Batch, "system", rain)
+    past = Analysed(hours[:, None].expand(-1, 2), torch.where(hours < 100, 1.0, 4.0), hours[:, None].expand(-1, 6))
+    part = np.where(np.arange(200) < 190, 1, -1)
+    series, _ = gains.windows(past, world, part, 1, 0)
+    first = series.forcing[0, :, 0]
+    assert first.min() == 1.0 and first.max() == 142.0
+    torch.testing.assert_close(series.mean[:, 0, 5], first - 1.0)
+    factor = (series.mean[:, 0, :5] / (first - 1.0)[:, None])[first > 1.0].log()
+    assert abs(factor.mean()) < 0.02 and abs(factor.std() - gains.DISTURBED) < 0.02
+    flood = (first > 76).double().mean()  # there 66 windows have a peak of four, the 76 others one of one
+    assert abs(flood - 2 * 66 / (2 * 66 + 76)) < 0.03
+    held, _ = gains.chunks(past, world, part - 1, 60, 1)
+    begins = torch.tensor([-20.0, 40.0, 100.0, 160.0]).double()
+    torch.testing.assert_close(held.mean[:, 0], (begins - 1.0).clamp(min=0.0)[:, None].expand(-1, 6))
+    hour = begins + torch.arange(held.observation.shape[0])[:, None]
+    assert torch.equal(torch.isfinite(held.observation[..., 0]), (hour >= 0) & (hour < 190))
+    assert torch.equal(held.forcing[..., 0], hour.clamp(0, 199))
+
+
 @each_design
 def test_training_learns_what_is_wrong(name, tmp_path, monkeypatch):
     """Stores that drain too fast in the model: after a few steps the loss of the first network has fallen."""
@@ -570,7 +735,7 @@ def test_training_learns_what_is_wrong(name, tmp_path, monkeypatch):
     for u in weather():
         x = world.system.move(x, u[1][None, None])
         states.append(x[0, 0])
-    past = Past(weather()[:, 1], observed()[:, 1], torch.stack(states))
+    past = Analysed(weather()[:, 1], observed()[:, 1], torch.stack(states))
     part = np.full(len(states), SEEDS)  # of nobody: all is taught, and all is judged
     series, rows = gains.windows(past, world, part, SEEDS, 0)
     hour = np.arange(len(states))

@@ -8,11 +8,12 @@ import pytest
 import torch
 from conftest import CALIBRATED_UNTIL, START
 
-from hydroda import calibrated, choice, designs, groups, intervals, judging, steps, stretches
+from hydroda import calibrated, choice, correction, designs, groups, intervals, judging, steps, stretches
 from hydroda.calibration import open_loop
 from hydroda.choice import FILTER
 from hydroda.filters import guided
 from hydroda.history import record_of
+from hydroda.schema import LEADS
 from hydroda.units import HOUR, m3_per_second
 
 AREA = 40.0
@@ -88,6 +89,63 @@ def test_the_filter_is_judged_in_each_part_by_what_it_was_tuned_to_without(known
     np.testing.assert_allclose(judged.errors[FILTER], expected, rtol=1e-9)
     whole = judging.judged(batch_of(settings, replace(found, apart=())), past, replace(found, apart=()), AREA)
     assert not np.allclose(whole.errors[FILTER], expected, rtol=1e-3)
+
+
+def test_a_belief_depends_on_model_parameters_errors_and_networks(known, settings):
+    found, _ = known
+    errors = {name: (2.0 * share, base) for name, (share, base) in found.errors.items()}
+    others = (
+        {"errors": errors},
+        {"parameters": {name: 1.01 * value for name, value in found.parameters.items()}},
+        {"model": "other"},
+        {"temperature": not found.temperature},
+        {"taught": calibrated.Taught("a" * 64, {})},
+        {"taught": calibrated.Taught("b" * 64, {})},
+    )
+    every = [found.fingerprint(settings), *(replace(found, **other).fingerprint(settings) for other in others)]
+    assert len(set(every)) == len(every)
+
+
+def test_a_choice_that_is_not_for_every_lead_is_refused(known):
+    stored = json.loads(json.dumps(known[0].content()))
+    for names in ([FILTER] * 23, [FILTER] * 23 + ["oracle"]):
+        with pytest.raises(ValueError, match="choice for 'observed' is"):
+            calibrated.restore(stored | {"choice": {"observed": names}})
+    spread = {"none": stored["spread"]["none"]}
+    with pytest.raises(ValueError, match="spread holds"):
+        calibrated.restore(stored | {"spread": spread})
+
+
+def test_forecasts_are_judged_in_quarters_of_a_year_or_halves_of_less_with_something_observed_in_each():
+    issue = np.tile(np.arange(500, 500 + 8760, 3), 2)  # of two stretches of hours, say
+    observed, asked = np.ones((24, issue.size)), np.arange(issue.size) % 5 > 0
+    times = judging._times(observed, issue, asked)
+    assert len(times) == 4 and np.array_equal(np.sum(times, 0), asked)
+    for k, some in enumerate(times):
+        assert (issue[some] >= 500 + 2190 * k - 3).all() and (issue[some] < 500 + 2190 * (k + 1) + 3).all()
+    observed[7, times[2]] = np.nan
+    assert [some.tolist() for some in judging._times(observed, issue, asked)] == [times[k].tolist() for k in (0, 1, 3)]
+    early = asked & (issue < 1500)
+    one, two = (issue[some] for some in judging._times(observed, issue, early))
+    assert one.max() < two.min() <= one.max() + 6 and abs(one.max() - 1000) < 6
+
+
+def test_what_could_be_issued_is_told_in_runoff_and_corrected_in_discharge():
+    """By hand, of two issue times: the filter with two residuals, the open loop with its error, the trend."""
+    two, residual, before = np.ones((24, 2)), np.array([0.5, -0.2]), np.array([0.1, 0.3])
+    seen, change, modelled = np.array([6.0, 7.0]), np.array([0.4, -0.4]), np.array([4.5, 3.0])
+    made = stretches.Forecasts(
+        5 * two, two, None, 4 * two, two, np.arange(2), *(seen, change, modelled, residual, before, np.zeros(2, int))
+    )
+    fitted = correction.Correction((2.0,) * 366, 2.0, 0.5, 0.8, 1.0, 0.0, 0.5, 0.5)
+    found = judging.candidates(made, fitted, AREA, np.tile((9.0, 2.0), (2, 1)))
+    lead = LEADS[:, None]
+    now, earlier = correction.left(LEADS, np.array((9.0, 2.0)))
+    np.testing.assert_allclose(found[FILTER], 5.0 + now[:, None] * residual + earlier[:, None] * before)
+    np.testing.assert_allclose(found["decaying_error"], 4.0 + np.exp(-lead / 2.0) * (seen - modelled))
+    mean = 0.5 * 3.6 / AREA  # of the error, from m³/s
+    np.testing.assert_allclose(found["ar1_error"], 4.0 + mean + 0.8**lead * (seen - modelled - mean))
+    np.testing.assert_allclose(found[choice.TREND], seen + change * (1.0 - 0.5**lead))
 
 
 def test_intervals_are_for_what_is_issued_in_floods_too(known, settings):

@@ -13,10 +13,10 @@ from test_filters import Twin, close, gauges, run, same, start, with_gaps
 from torch import Tensor
 
 from hydroda import catalogue
-from hydroda.filters import kalmannet, linear, networks, rkn, splitknet
+from hydroda.filters import kalmannet, learned, linear, networks, rkn, splitknet
 from hydroda.filters.beliefs import named
 from hydroda.filters.kinds import built, kind
-from hydroda.filters.networks import Layer, dense, gru
+from hydroda.filters.networks import Layer, dense, gru, lstm
 from hydroda.filters.recipe import System
 from hydroda.losses import begin, follow, mahalanobis
 from hydroda.progress import silent
@@ -68,6 +68,25 @@ def test_layers_are_those_of_torch():
         close(dense(w, "a", x)[net].T, plain, 1e-13)
     bound = w["a.weight"].abs().max()
     assert 0.4 < bound <= 0.5 and not torch.equal(w["a.weight"][0], w["a.weight"][1])
+
+
+def test_a_long_short_term_memory_is_that_of_torch():
+    """Whose gates are in the order input, forget, candidate, output: ours have the last two the other way round."""
+    w = networks.weights([Layer("a", 9, 4, recurrent=True, gates=4)], (1, 2))
+    x, h, c = (torch.randn(2, size, 5, dtype=torch.float64) for size in (9, 4, 4))
+    hidden, cell = lstm(w, "a", x, h, c)
+    order = torch.arange(16).reshape(4, 4)[[0, 1, 3, 2]].flatten()
+    for net in range(2):
+        theirs = torch.nn.LSTMCell(9, 4, dtype=torch.float64)
+        shapes = {"weight_ih": "weight", "bias_ih": "bias", "weight_hh": "hidden_weight", "bias_hh": "hidden_bias"}
+        with torch.no_grad():
+            for name, own in shapes.items():
+                parameter = getattr(theirs, name)
+                parameter.copy_(w[f"a.{own}"][net, order].reshape(parameter.shape))
+        for ours, expected in zip((hidden, cell), theirs(x[net].T, (h[net].T, c[net].T)), strict=True):
+            close(ours[net].T, expected, 1e-13)
+    for name in ("weight", "bias", "hidden_weight", "hidden_bias"):
+        assert 0.4 < w[f"a.{name}"].abs().max() <= 0.5  # of a recurrent unit 1/√outputs
 
 
 @each
@@ -169,6 +188,20 @@ def test_after_an_hour_without_observation_there_was_no_correction(name):
     unseen, _ = made.step(belief, of.hour(3, torch.full_like(of.observation[3], torch.nan)))
     assert torch.equal(unseen.memory, belief.memory) and torch.equal(unseen.observation, belief.observation)
     assert (made.forecast(unseen, of.hour(4)).correction == 0).all()
+
+
+def test_a_network_is_told_of_the_change_of_what_is_seen_alone_and_first_from_what_is_expected():
+    of = gauges()
+    w = rkn.initial(*scales(), (5,))
+    made = rkn.recursive_kalmannet(of.system, weights=w)
+    begun = made.init(of.mean, of.cov, of.hour(0).noise)
+    close(begun.observation, of.system.see(of.mean)[:, 0], 1e-14)
+    predicted = made.observe(made.forecast(begun, of.hour(0)))
+    seen = torch.tensor([True, False]).expand_as(of.observation[0])
+    innovation = torch.where(seen, of.observation[0] - predicted.mean, 0.0)
+    told = learned.features(w, begun, predicted, innovation, seen)
+    close(told.step[:, 0], (of.observation[0] - begun.observation)[:, 0] / scales()[1][0, 0], 1e-12)
+    assert (told.step[:, 1] == 0.0).all() and (told.innovation[:, 1] == 0.0).all()
 
 
 @each

@@ -153,6 +153,15 @@ def test_factors_leave_as_many_out_as_wanted_on_both_sides_of_every_class_that_h
     assert np.ptp(one[:, [0, -1]], 1).max() < np.ptp(found[:, [0, -1]], 1).max()  # few count little
 
 
+def test_a_river_that_is_dry_has_intervals_and_is_of_the_lowest_class():
+    """Whose flows are the cuts between classes too."""
+    dry = np.zeros((24, 100))
+    between = intervals.cuts(dry)
+    assert not intervals.class_of(dry, np.array(between)).any()
+    found = np.array(intervals.factors(dry, dry + 1e-20, dry, between))
+    assert np.isfinite(found).all() and (found > 0.0).all()
+
+
 def test_an_interval_has_two_sides_even_where_all_that_was_observed_lies_on_one():
     median = np.ones((24, 100))
     found = np.array(intervals.factors(median, 0.04 * median, np.full((24, 100), 3.0), (0.1, 0.2, 0.3, 0.4, 0.5)))

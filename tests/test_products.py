@@ -332,6 +332,27 @@ def test_a_missing_forecast_is_missing_throughout_and_says_so():
     assert check(given_up) is given_up
 
 
+def test_a_missing_forecast_has_no_method():
+    methods = products.Methods(np.full((24, 1), 3, np.int8))
+    median, spread, open_loop = (part.copy() for part in SOUND)
+    median[4] = np.nan
+    status = np.ones((24, 1), np.int8)
+    ds = products.forecast(STATIONS["one"], PROVENANCE, CYCLE, median, spread, open_loop, status, methods)
+    assert ds.discharge_method.values[:, 0].tolist() == [3] * 4 + [0] + [3] * 19
+    check(ds)
+
+
+def test_a_bias_and_its_error_are_missing_where_they_are_not_finite():
+    one, times = np.ones((3, 1)), CYCLE - np.arange(3)[::-1] * HOUR
+    bias = day.Bias(np.array([[0.1], [np.inf], [0.2]]), np.array([[np.inf], [0.3], [0.4]]), "m3 s-1", "a gauge")
+    flags = np.ones((3, 1), np.int8)
+    biases = {"gauge_bias": bias}
+    parts = dict(zip(PARTS, (one, one, one, one, flags), strict=False))
+    ds = day.analysis(STATIONS["one"], PROVENANCE, times, **parts, biases=biases)
+    np.testing.assert_array_equal(ds.gauge_bias.values[:, 0], np.float32([0.1, np.nan, 0.2]))
+    np.testing.assert_array_equal(ds.gauge_bias_standard_error.values[:, 0], np.float32([np.nan, 0.3, 0.4]))
+
+
 def test_an_impossible_observation_is_withheld_and_fails():
     one = np.ones((3, 1))
     observed, qc = np.array([[-3.0], [np.nan], [4.0]]), np.array([[1], [1], [9]], np.int8)

@@ -115,6 +115,35 @@ def test_a_one_hour_peak_that_does_not_fall_back_is_no_spike():
     assert (judged(q)[1] == FAIL).sum() == 0
 
 
+@pytest.mark.parametrize(("kept", "expected"), [(0.6, PASS), (0.4, SUSPECT)])
+def test_a_rise_is_confirmed_by_a_neighbour_that_keeps_half_of_it(kept, expected):
+    q = quiet()
+    x = np.log(q + LIMITS.floor)
+    x[200] += 2.0 * LIMITS.rise
+    x[201:] += kept * 2.0 * LIMITS.rise
+    assert judged(np.exp(x) - LIMITS.floor)[0]["rise"][200] == expected
+
+
+@pytest.mark.parametrize(("left", "expected"), [(0.2, FAIL), (1.0, SUSPECT), (2.5, PASS)])
+def test_a_peak_fails_as_a_spike_only_where_the_level_comes_back(left, expected):
+    """It falls by 1.2 times what fails a spike, after a rise of as much and what is left of it; or hardly falls."""
+    q, fall = quiet(), 1.2 * LIMITS.spike_fail if left < 2.0 else 0.9 * LIMITS.spike_suspect
+    x = np.log(q + LIMITS.floor)
+    x[200] += fall * (1.0 + left)
+    x[201:] += fall * left
+    assert judged(np.exp(x) - LIMITS.floor)[0]["spike"][200] == expected
+
+
+def test_a_gauge_that_always_wobbles_is_not_suspected_for_it():
+    rng = np.random.default_rng(3)
+    history, q = (5.0 * np.exp(0.4 * rng.normal(size=n)) for n in (9000, 3000))
+    verdict, _ = judged(q, limits=limits_from(history, 100.0))
+    for name in ("spike", "rise", "fall"):
+        assert (verdict[name] > NOT_EVALUATED).mean() < 0.001, name
+    calm, _ = judged(q)
+    assert all((calm[name] > NOT_EVALUATED).mean() > 0.05 for name in ("spike", "fall"))
+
+
 def test_a_fall_no_river_makes_is_suspect():
     q = quiet(level=60.0)
     q[200:] = 3.0 * 0.9995 ** np.arange(200)

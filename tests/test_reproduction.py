@@ -120,9 +120,11 @@ def test_every_search_finds_a_bowl(monkeypatch):
 def test_what_a_search_found_has_the_loss_it_says(record):
     judge = searches.loss_of(record)
     for name, found in searches.compared(record, generations=5, population=15).items():
-        if not found.problem:
-            assert judge(found.parameters[0].numpy())[0] == pytest.approx(found.loss), name
-            assert found.best[-1] == found.loss <= found.best[0] and found.runs[-1] == 75, name
+        if found.problem:  # a search of a package that is not installed
+            assert "not installed" in found.problem or "No module" in found.problem, (name, found.problem)
+            continue
+        assert judge(found.parameters[0].numpy())[0] == pytest.approx(found.loss), name
+        assert found.best[-1] == found.loss <= found.best[0] and found.runs[-1] == 75, name
 
 
 def test_the_loss_is_one_for_the_mean_and_hopeless_for_an_unstable_step(record):

@@ -183,8 +183,9 @@ def test_damaged_compression_is_refused():
 
 
 def test_a_rare_hour_missing_or_a_few_single_hours_are_no_other_step():
-    parse(table("2024-05-01T00:00,1,1", "2024-05-03T05:00,1,1", "2024-05-09T07:00,1,1"))
-    parse(table(*(f"2024-05-01T{h:02d}:00,1,1" for h in (0, 1, 2, 4, 5, 6, 9, 10, 11))))
+    single = parse(table("2024-05-01T00:00,1,1", "2024-05-03T05:00,1,1", "2024-05-09T07:00,1,1"))
+    gappy = parse(table(*(f"2024-05-01T{h:02d}:00,1,1" for h in (0, 1, 2, 4, 5, 6, 9, 10, 11))))
+    assert (single.sizes["record"], gappy.sizes["record"]) == (3, 9)
 
 
 def test_weather_forecasts_in_a_table():

@@ -217,6 +217,17 @@ def test_there_must_be_something_to_score(settings):
         steps.verify(settings, FIRST, FIRST + 5 * HOUR)
 
 
+def test_what_failed_quality_control_is_not_scored(monkeypatch):
+    stretch = hours(FIRST - scoring.CONTEXT * HOUR, FIRST + 24 * HOUR)
+    qc, discharge = np.ones((stretch.size, 1), int), np.arange(float(stretch.size))[:, None]
+    qc[[3, 7], 0] = quality.FAIL, quality.SUSPECT
+    view = SimpleNamespace(settled={"qc": qc}, values={"discharge": discharge})
+    monkeypatch.setattr(scoring.window, "load", lambda *_: view)
+    store, members = SimpleNamespace(observations=lambda *_: None), [SimpleNamespace(station="ach")]
+    found = scoring._observed(SimpleNamespace(members=members, places=(), store=store), FIRST, FIRST)
+    assert np.flatnonzero(np.isnan(found.values[:, 0])).tolist() == [3] and found.time.values[-1] == stretch[-1]
+
+
 def test_a_domain_knows_its_places_in_the_order_of_the_settings(settings):
     found = domain.load(settings)
     assert [place.id for place in found.places] == [station.id for station in found.stations] == ["ach", "bregenz"]

@@ -83,6 +83,11 @@ def test_networks_are_judged_by_the_mean_of_their_weights_of_late(tmp_path, monk
     assert not torch.allclose(state.mean, state.weights)
     _, state = training.train(start(), task(), PLAN, tmp_path / "last")
     assert torch.equal(state.mean, state.weights)
+    first = replace(PLAN, iterations=2, memory=4)  # after which there was one validation
+    found, state = training.train(start(), task(), first, tmp_path / "first")
+    assert torch.equal(state.best, state.mean) and not torch.equal(state.mean, state.weights)
+    packed = torch.cat([tensor.flatten(1) for name, tensor in found.items() if not name.startswith("fixed.")], 1)
+    assert torch.equal(packed, state.best)
 
 
 def test_training_learns_and_tells_how_it_goes(tmp_path):
@@ -156,6 +161,61 @@ def test_gradients_are_clipped_by_network():
     state = training._fresh(torch.zeros(2, 3))
     training._adam(state, torch.tensor([[300.0, 0.0, 400.0], [0.3, 0.0, 0.4]]), 1.0, Plan(1, clip=1.0))
     np.testing.assert_allclose(state.first / 0.1, [[0.6, 0.0, 0.8], [0.3, 0.0, 0.4]], rtol=1e-6)
+
+
+def test_a_step_is_that_of_adam_with_decoupled_decay():
+    begun = torch.randn(NETS, 5, generator=torch.Generator().manual_seed(1)).double()
+    state, plan = training._fresh(begun), Plan(1, clip=1e9, decay=0.1)
+    parameter = torch.nn.Parameter(begun.clone())
+    theirs = torch.optim.AdamW([parameter], betas=training.BETAS, eps=training.EPSILON, weight_decay=0.1)
+    for i in range(6):
+        gradient = torch.randn(NETS, 5, generator=torch.Generator().manual_seed(2 + i)).double()
+        rate = 0.01 / (1 + i)
+        training._adam(state, gradient, rate, plan)
+        theirs.param_groups[0]["lr"], parameter.grad = rate, gradient
+        theirs.step()
+        torch.testing.assert_close(state.weights, parameter.detach(), rtol=1e-12, atol=0.0)
+
+
+def test_the_rate_falls_geometrically_and_every_iteration_draws_anew(tmp_path, monkeypatch):
+    rates, seeds = [], []
+    step = training._adam
+
+    def spied(state: training.State, gradient: Tensor, rate: float, plan: Plan) -> None:
+        rates.append(rate)
+        step(state, gradient, rate, plan)
+
+    def told(weights: Mapping[str, Tensor], series: Series) -> Filter:
+        if torch.is_grad_enabled():
+            seeds.append(series.seed)
+        return build(weights, series)
+
+    monkeypatch.setattr(training, "_adam", spied)
+    training.train(start(), task(build=told), PLAN, tmp_path / "a")
+    done = [0.0, 1.0] + [i + hour / 12 for i in (2, 3, 4, 5) for hour in (0, 5, 10)]  # iterations
+    np.testing.assert_allclose(rates, [1e-2 * 10.0 ** (-share / 6) for share in done])
+    assert seeds == [int(share) for share in done]
+
+
+def test_losses_by_hand():
+    """Of a run of one hour whose errors are 1 and −2, with variances 4 and 1 and a covariance of 1."""
+    truth, cov = torch.tensor([[[5.0, 7.0]]]).double(), torch.tensor([[[[4.0, 1.0], [1.0, 1.0]]]]).double()
+    mean, d = truth + torch.tensor([1.0, -2.0]), torch.tensor([[[3.0, -4.0]]]).double()
+    nothing = torch.zeros(1, 1, 2).double()
+    series = Series(nothing, cov[0], nothing, nothing, truth, truth)
+    run = losses.Run(mean, cov, d, None)  # type: ignore[arg-type]
+    assert losses.squared_error(run, series).item() == 5.0
+    assert losses.innovation(run, series).item() == 25.0
+    # P⁻¹ is (1, −1; −1, 4) / 3, its determinant 1 / 3; e eᵀ − P is (−3, −3; −3, 3)
+    assert losses.surprise(run, series).item() == pytest.approx((1 + 4 + 16) / 3 + np.log(3.0))
+    assert losses.second_moment(run, series).item() == pytest.approx(0.95 * 5.0 + 0.05 * 12.0)
+
+
+def test_random_numbers_of_a_part_are_those_of_its_hours():
+    series = replace(task().series, seed=3, hour=10)
+    whole, part = series.noise(5), series.hours(2, 9).noise(3)
+    assert torch.equal(whole.normal("model error", 4, 2), part.normal("model error", 4, 2))
+    assert not torch.equal(whole.normal("model error", 4, 2), series.noise(3).normal("model error", 4, 2))
 
 
 def test_weights_are_kept_with_what_they_were_made_of(tmp_path):

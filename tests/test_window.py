@@ -128,6 +128,21 @@ def test_impossible_weather_is_a_gap(stretch, places):
     assert seen.forcing["temperature"][100, 0] == values["temperature"][76, 0]
 
 
+def test_lead_hours_say_where_their_rain_is_a_guess_and_how_old_their_oldest_forecast_is(stretch, places):
+    values, row = series(np.random.default_rng(6), missing=0.0), 300
+    values["precipitation"][row + np.array([0, 1, 24, 25]), 0] = np.nan
+    seen = window.view(places, stretch, values)
+    assumed = window.lead(seen, row, "observed", FORCINGS, None, stretch[row]).assumed
+    assert np.flatnonzero(assumed[:, 0]).tolist() == [0, 23] and not assumed[:, 1].any()
+    ahead, runs = stretch[row] + LEADS * HOUR, [stretch[row] - age * HOUR for age in (9, 3)]
+    rain = {"precipitation": np.ones(24)}
+    parts = [records.build(["inn"] * 24, ahead, np.full(24, run), rain, np.full(24, run)) for run in (runs[0],)]
+    newer = {"precipitation": np.ones(12)}  # the newer run ends after half a day
+    parts.append(records.build(["inn"] * 12, ahead[:12], np.full(12, runs[1]), newer, np.full(12, runs[1])))
+    archive = known.forecast_table(records.join(parts, "forecasts"), ["ach", "inn"])
+    assert window.lead(seen, row, "archived", FORCINGS, archive, stretch[row]).reference_time == runs[0]
+
+
 def test_lead_hours_are_as_observed_as_forecast_or_without_rain(stretch, places):
     values = series(np.random.default_rng(6), missing=0.0)
     seen, row = window.view(places, stretch, values), 300

@@ -55,3 +55,4 @@ def test_what_a_step_costs(network):
     told += "networks of as many {:.3f} s, {:.1f} times faster than in a loop"
     side, deep = SERIES * one / batch, 15 * batch / stack
     print(told.format(network.name, one, SERIES, batch, side, stack, deep))
+    assert side > 1.0 and deep > 1.0
