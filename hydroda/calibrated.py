@@ -42,33 +42,24 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """One catchment: parameters by name; errors by state, and of the gauge [mm/h], as (share, base); by forcing of the
-    lead hours, what is issued at each lead (24,), as in `choice`, and factors (2, class, 24) on the spread of the
-    filter, with the flows [m³/s] between classes as in `intervals`; what is believed of its gauge and its weather; its
-    baselines; networks that were trained for it; the memories [h] of the residual of an analysis in forecasts, as in
-    `correction.left`; what the filter is tuned to without a part of the record, for each part, with which it is judged
-    there; and the highest discharge [m³/s] of the record and the area of the catchment [km²], None where an earlier
-    version calibrated.
-
-    `report` says on what and how well it was calibrated; nothing is computed from it.
-    """
+    """One catchment. What an earlier version did not find out is None or empty."""
 
     station: str
     model: str
     temperature: bool
     parameters: dict[str, float]
-    errors: dict[str, tuple[float, float]]
-    choice: dict[str, tuple[str, ...]]
-    between: tuple[float, ...]
-    spread: dict[str, Factors]
-    limits: Limits
+    errors: dict[str, tuple[float, float]]  # by state, and of the gauge [mm/h], as (share, base)
+    choice: dict[str, tuple[str, ...]]  # by forcing of the lead hours, the method issued at each lead (24,)
+    between: tuple[float, ...]  # the flows [m³/s] between classes, as in `intervals`
+    spread: dict[str, Factors]  # by forcing, factors (2, class, 24) on the spread of the filter
+    limits: Limits  # what is believed of its gauge
     climate: Climate
-    correction: Correction
-    report: dict[str, Any]
-    taught: Taught | None = None
-    residual_hours: tuple[float, float] = (0.0, 0.0)
-    apart: tuple[Tuned, ...] = ()
-    highest: float | None = None
+    correction: Correction  # its baselines
+    report: dict[str, Any]  # on what and how well it was calibrated; nothing is computed from it
+    taught: Taught | None = None  # networks that were trained for it
+    residual_hours: tuple[float, float] = (0.0, 0.0)  # memories of the residual of an analysis, as in `correction.left`
+    apart: tuple[Tuned, ...] = ()  # what the filter is tuned to without each part of the record, to be judged there
+    highest: float | None = None  # discharge [m³/s] of the record
     area_km2: float | None = None
 
     def content(self) -> dict[str, Any]:

@@ -19,8 +19,8 @@ CORRECTIONS = ("open_loop", "decaying_error", "ar1_error", "ar1_log_error")
 TREND, WITH_TREND = "trend", "with_trend"
 UNPROVEN = (0.5, 1.5)  # times the highest flow on record, between which the share grows that is left to the open loop
 YIELDED = 0.5  # of the forecast, the largest such share
-# of the parts of the past, in which at least a method must be better to take the place of the usual one; more where it
-# knows nothing of what was assimilated
+# Share of the parts of the past in which a method must be better than the usual one to take its place; higher for
+# methods without assimilation.
 MOSTLY, NEARLY_ALWAYS = 0.51, 0.75
 UNASSIMILATED = (*CORRECTIONS, TREND)
 NEAR = 1.5  # a lead is judged with those up to so many times as far or as near, else chance would choose at each
@@ -105,7 +105,8 @@ def without_networks(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def picked(forecasts: Mapping[str, np.ndarray], names: np.ndarray) -> np.ndarray:
-    """The forecast (F, 24, S) of the methods named (24, S); where one has none, the filter's."""
+    """The forecast (F, 24, S) of the methods named (24, S), of forecasts (F, 24, S) by method [m³/s]; where one has none,
+    the filter's."""
     found = forecasts[FILTER].copy()
     for name, values in forecasts.items():
         found = np.where((names == name) & np.isfinite(values), values, found)
@@ -129,7 +130,7 @@ def moderated(issued: np.ndarray, forecasts: Mapping[str, np.ndarray], share: np
     return issued + np.where(np.isfinite(other), share, 0.0) * (np.nan_to_num(other) - issued)
 
 
-def reasons(share: np.ndarray) -> list[str]:
+def share_in_words(share: np.ndarray) -> list[str]:
     """In words what is left to the open loop of each catchment, shares (24, S); empty where nothing is."""
     told = []
     for own in share.T:
@@ -139,7 +140,7 @@ def reasons(share: np.ndarray) -> list[str]:
     return told
 
 
-def told(names: Sequence[str]) -> str:
+def in_words(names: Sequence[str]) -> str:
     """Methods by lead in words: "filter to 6 h, then decaying error"."""
     parts: list[tuple[str, int]] = []
     for name, lead in zip(names, LEADS, strict=True):

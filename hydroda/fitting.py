@@ -243,7 +243,7 @@ def summary(found: Calibrated) -> str:
     """What was found, in words."""
     said = found.report
     skill = ", ".join(f"{lead} h {nse:.3f}" for lead, nse in said["forecast_nse"].items())
-    issued = choice.told(found.choice["observed"])
+    issued = choice.in_words(found.choice["observed"])
     snow = " with snow" if found.temperature else ""
     return (
         f"{found.station}: {said['hours']} hours from {said['start']} to {said['end']}; {found.model}{snow} alone "

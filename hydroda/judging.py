@@ -55,7 +55,7 @@ def judged(
     held: np.ndarray | None = None,
     archived: stretches.Weather | None = None,
 ) -> Judged:
-    """What a catchment, of which the batch holds those it is judged `apart` with, forecasts best with.
+    """What a catchment of `area` [km²] forecasts best with; `batch` has one row for each of `apart(found)`.
 
     Each stretch of the past is run with the filter as it is tuned without that part of the record. Forecasts issued in
     all hours choose the method, or those in the hours (T,) `held` back from a network, by its number, which then speaks
@@ -75,21 +75,12 @@ def judged(
     between: tuple[float, ...] = ()
     highest = float(np.nanmax(past.observed))
     for weather, forcing in kinds.items():
-        made = stretches.told(stretches.forecasts(batch, past, analysed, forcing))
+        made = stretches.with_weather(stretches.forecasts(batch, past, analysed, forcing))
         every = candidates(made, found.correction, area, memory[made.stretch], held)
         asked = np.isfinite(made.observed).any(0) & (True if held is None else held[made.issue] >= 0)
         if weather == "archived" and asked.sum() * stretches.EVERY < TOLD:
             continue
-        square = {name: (values - made.observed) ** 2 / past.variance for name, values in every.items()}
-        if held is not None and made.of_networks is not None:
-            diversity = made.of_networks.var(1) / past.variance
-            for name, share in choice.OF_NETWORKS.items():
-                square[name] -= share**2 * diversity
-        times = _times(made.observed, made.issue, asked)
-        by_part = {
-            name: np.stack([np.nanmean(values[:, some], 1).clip(min=0.0) for some in times])
-            for name, values in square.items()
-        }
+        by_part = _errors(every, made, asked, past.variance, alone=held is not None)
         proven = asked.sum() * stretches.EVERY >= PROVEN
         names[weather] = choice.best({name: e for name, e in by_part.items() if proven or name != choice.NETWORKS})
         flow = choice.picked(every, np.array(names[weather])[:, None])
@@ -99,6 +90,24 @@ def judged(
         errors[weather] = by_part
     flows = tuple(m3_per_second(np.array(between), area))
     return Judged(names, flows, spread, float(m3_per_second(highest, area)), errors["observed"])
+
+
+def _errors(
+    every: dict[str, np.ndarray], made: stretches.Forecasts, asked: np.ndarray, variance: float, alone: bool
+) -> dict[str, np.ndarray]:
+    """Mean squared errors (part, 24) over the variance of what was observed, by method, of forecasts (24, f) of `every`
+    method that are `asked` for (f,). Where one network `alone` speaks for all, as it does in the hours held back from
+    it, the variance of networks is taken off: their mean errs less by that."""
+    square = {name: (values - made.observed) ** 2 / variance for name, values in every.items()}
+    if alone and made.of_networks is not None:
+        diversity = made.of_networks.var(1) / variance
+        for name, share in choice.OF_NETWORKS.items():
+            square[name] -= share**2 * diversity
+    times = _times(made.observed, made.issue, asked)
+    return {
+        name: np.stack([np.nanmean(values[:, some], 1).clip(min=0.0) for some in times])
+        for name, values in square.items()
+    }
 
 
 def _times(observed: np.ndarray, issue: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:

@@ -82,7 +82,7 @@ class Lesson:
         """What was found, in words."""
         shown = (choice.FILTER, choice.NETWORKS, choice.BOTH, "issued")
         told = ", ".join(f"{name.replace('_', ' ')} {self.ratios[name]:.3f}" for name in shown)
-        issued = choice.told(self.judged.choice["observed"])
+        issued = choice.in_words(self.judged.choice["observed"])
         others = ", ".join(f"{name} {ratio:.3f}" for name, ratio in self.tried.items() if name != self.design)
         return (
             f"{station}: squared error over that of the best classical forecast, mean of all leads and every quarter "

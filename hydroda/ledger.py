@@ -19,7 +19,7 @@ DELAY = 6  # hours until an observation is asked for
 KEPT = DELAY + LEADS.size  # cycles whose forecasts are still wanted
 STEP = 0.0175  # of the logarithm of a spread, for a miss on its side and nineteen that are none
 SHARED = 1 / 7  # of a step is taken by the other classes too: a year has few floods to learn from
-# times the spread that calibration found: a side that was not missed for long shall not be given up for lost
+# bounds of the factor on the spread that calibration found, so that a side without misses does not shrink to nothing
 REACH = (0.2, 10.0)
 MEMORY = 1440.0  # hours, e-folding time of past errors
 ENOUGH = 480.0  # hours of forecasts that make an error a reason
@@ -109,7 +109,7 @@ def noted(ledger: Ledger, median: np.ndarray, spread: np.ndarray, candidates: Ma
     return replace(ledger, **kept)
 
 
-def reasons(chosen: np.ndarray, method: np.ndarray) -> list[str]:
+def swaps_in_words(chosen: np.ndarray, method: np.ndarray) -> list[str]:
     """Why each catchment has other methods (24, c) than those chosen; empty where it has not."""
     told = []
     for before, after in zip(chosen.T, method.T, strict=True):

@@ -110,8 +110,8 @@ def write(
 def _reasons(issued: Sequence[Issued]) -> str:
     """Which catchments are forecast otherwise than chosen at calibration, and why."""
     parts = {
-        "stood back": [ledger.reasons(i.outlook.chosen, i.outlook.method) for i in issued],
-        "near or beyond the highest flow on record": [choice.reasons(i.outlook.beyond) for i in issued],
+        "stood back": [ledger.swaps_in_words(i.outlook.chosen, i.outlook.method) for i in issued],
+        "near or beyond the highest flow on record": [choice.share_in_words(i.outlook.beyond) for i in issued],
     }
     return ". ".join(f"{what}: {told}" for what, whys in parts.items() if (told := _each(issued, whys)))
 

@@ -32,9 +32,9 @@ def retuned(
     """What was `found` of a catchment, with the filter of the settings instead of its own, which alone is issued.
 
     Its error levels are those that forecast best for `leads` [h] from `start` to `end` among `effort` generations ×
-    population, with one of these `memories` of the residual, judged on every so manieth stretch of the record as
-    `thinned` says. Widths of intervals are left those of the filter before. Raises ValueError, naming the catchment,
-    when the period holds too little.
+    population, with one of these `memories` of the residual, judged on every `thinned`-th stretch of the record.
+    Widths of intervals are left those of the filter before. Raises ValueError, naming the catchment, when the period
+    holds too little.
     """
     record = record_of(settings, store, catchment, found.model, start, end)
     model = record.model

@@ -43,8 +43,8 @@ class Past:
 
     @property
     def parts(self) -> np.ndarray:
-        """To which of `PARTS` parts each stretch (s,) belongs: every so manieth to one, that all have all seasons, and
-        the same in another period of the record."""
+        """To which of `PARTS` parts each stretch (s,) belongs: in turn, so that all have all seasons, and the
+        same in another period of the record."""
         return self.starts // STRETCH % PARTS
 
     def without(self, part: int) -> "Past":
@@ -167,7 +167,7 @@ def forecasts(batch: Batch, past: Past, found: Analyses, weather: Weather) -> Fo
     return Forecasts(of_filter, variance, torch.cat(of_networks, 2).numpy() if of_networks else None, *rest)
 
 
-def told(found: Forecasts) -> Forecasts:
+def with_weather(found: Forecasts) -> Forecasts:
     """Those of which the weather of all lead hours is known."""
     some = np.isfinite(found.open_loop).all(0)
     kept: list[Any] = [None if part is None else part[..., some] for part in found]

@@ -133,7 +133,7 @@ def test_every_lead_is_chosen_for_itself():
     both["decaying_error"][:, 3:] = 2.0
     names = choice.best(both)
     assert names == ("decaying_error",) * 3 + (FILTER,) * 21  # 4 h with 3, 5 and 6 h are no better
-    assert choice.told(names) == "decaying error to 3 h, filter to 24 h"
+    assert choice.in_words(names) == "decaying error to 3 h, filter to 24 h"
 
 
 def test_one_lead_among_others_does_not_change_the_method():
@@ -167,7 +167,7 @@ def test_half_of_a_flood_beyond_the_record_is_left_to_the_open_loop():
     made = choice.moderated(issued, found, share)
     np.testing.assert_allclose(made[:, 5, 0], [2.0, 9.25, 11.0, 48.5])
     np.testing.assert_allclose(made[:3, :, 1], issued[:3, :, 1])
-    told = choice.reasons(np.concatenate([np.zeros((10, S)), share[1, :10], np.zeros((4, S))]))
+    told = choice.share_in_words(np.concatenate([np.zeros((10, S)), share[1, :10], np.zeros((4, S))]))
     assert told == ["up to 25 % left to open loop + last error at 11-20 h", ""]
 
 

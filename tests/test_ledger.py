@@ -115,7 +115,7 @@ def test_a_method_that_erred_clearly_more_leaves_it_to_the_best_below(chosen, fa
     method = np.full((24, C), chosen)  # as wide as this name and no wider, as where nothing else was chosen
     found = ledger.guarded(erring(**factors), method)
     assert (found[:, :2] == expected).all() and (found[:, 2] == chosen).all()
-    told = ledger.reasons(method, found)
+    told = ledger.swaps_in_words(method, found)
     assert told[2] == "" and bool(told[0]) == (expected != chosen)
     if told[0]:
         assert "1-24 h" in told[0] and chosen.replace("_", " ") in told[0] and expected.replace("_", " ") in told[0]

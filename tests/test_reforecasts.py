@@ -105,6 +105,6 @@ def test_forecasts_without_weather_do_not_count():
     found = stretches.Forecasts(*(np.arange(12.0).reshape(2, 6) for _ in stretches.Forecasts._fields))
     holes = found.open_loop.copy()
     holes[1, [0, 4]] = np.nan
-    kept = stretches.told(found._replace(open_loop=holes, of_networks=None, issue=np.arange(6)))
+    kept = stretches.with_weather(found._replace(open_loop=holes, of_networks=None, issue=np.arange(6)))
     assert kept.issue.tolist() == [1, 2, 3, 5] and kept.of_networks is None
     assert kept.of_filter.shape == (2, 4)
