@@ -105,7 +105,7 @@ def without_networks(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def picked(forecasts: Mapping[str, np.ndarray], names: np.ndarray) -> np.ndarray:
-    """The forecast (F, 24, S) of the methods named (24, S), of forecasts (F, 24, S) by method [m³/s]; where one has none,
+    """The forecast (F, 24, S) [m³/s] by the methods named (24, S), out of those by every method; where one has none,
     the filter's."""
     found = forecasts[FILTER].copy()
     for name, values in forecasts.items():
