@@ -24,6 +24,9 @@ YIELDED = 0.5  # of the forecast, the largest such share
 MOSTLY, NEARLY_ALWAYS = 0.51, 0.75
 UNASSIMILATED = (*CORRECTIONS, TREND)
 NEAR = 1.5  # a lead is judged with those up to so many times as far or as near, else chance would choose at each
+# the share of each lead in what is issued at a lead (row): most its own, less of those up to a fifth nearer or further
+WITHIN = np.minimum(LEADS // 5, LEADS[-1] - LEADS)[:, None]
+AROUND = np.maximum(1.0 - np.abs(LEADS - LEADS[:, None]) / (WITHIN + 1.0), 0.0) / (WITHIN + 1.0)
 METHODS = (FILTER, NETWORKS, BOTH, *UNASSIMILATED, WITH_TREND)
 OF_NETWORKS = {NETWORKS: 1.0, BOTH: 0.5, WITH_TREND: 0.25}  # share of networks in a method, where there are any
 CLASSICAL = (FILTER, *CORRECTIONS)  # what networks are to be better than
@@ -104,12 +107,23 @@ def without_networks(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(FILTER if name in (NETWORKS, BOTH) else name for name in names)
 
 
-def picked(forecasts: Mapping[str, np.ndarray], names: np.ndarray) -> np.ndarray:
+def near_leads(values: np.ndarray) -> np.ndarray:
+    """The mean over neighbouring leads of what there is, values (…, 24, S); NaN stays."""
+    there = np.isfinite(values)
+    weight = AROUND @ there
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(there, (AROUND @ np.where(there, values, 0.0)) / weight, np.nan)
+
+
+def blended(forecasts: Mapping[str, np.ndarray], names: np.ndarray) -> np.ndarray:
     """The forecast (F, 24, S) [m³/s] by the methods named (24, S), out of those by every method; where one has none,
-    the filter's."""
-    found = forecasts[FILTER].copy()
-    for name, values in forecasts.items():
-        found = np.where((names == name) & np.isfinite(values), values, found)
+    the filter's. Where the method changes from lead to lead, both have a share at the leads around: no river jumps
+    there."""
+    found = np.zeros_like(forecasts[FILTER])
+    for name in np.unique(names):
+        values = forecasts.get(name, forecasts[FILTER])
+        share = AROUND @ (names == name)
+        found = found + np.where(share > 0.0, share * np.where(np.isfinite(values), values, forecasts[FILTER]), 0.0)
     return found
 
 

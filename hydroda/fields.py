@@ -15,7 +15,7 @@ DISCHARGE = VARIABLES["discharge"].standard_name
 FLAG_VALUES = np.array([1, 2, 3, 4, 9], np.int8)
 METHOD_FLAGS = np.arange(len(METHODS) + 1, dtype=np.int8)
 METHOD_ATTRIBUTES = {
-    "long_name": "method of the forecast value",
+    "long_name": "method of the forecast value; around a lead at which it changes, both have a share",
     "units": "1",
     "flag_values": METHOD_FLAGS,
     "flag_meanings": " ".join(("none", *METHODS)),

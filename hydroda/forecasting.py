@@ -191,14 +191,14 @@ def _issued(group: Group, trail: Trail, prospect: Prospect, ledger: Ledger) -> t
     chosen = _either(prospect, [member.choice for member in members])
     method = guarded(ledger, chosen)
     highest = np.array([np.inf if member.highest is None else member.highest for member in members])
-    flow = choice.picked(prospect.candidates, method)
+    flow = choice.blended(prospect.candidates, method)
     beyond = choice.beyond(flow, highest)
     median = np.maximum(choice.moderated(flow, prospect.candidates, beyond), m3_per_second(NO_FLOW, area))
     which = intervals.class_of(median, between)[None, None]
     by_class = _either(prospect, [member.spread for member in members])  # (2, class, 24, c)
     factor, wider = (np.take_along_axis(table, which, 1)[:, 0] for table in (by_class, np.exp(ledger.widening)))
     own = predictive.spread(median, prospect.deviation**2)
-    spread = np.minimum(own * factor * wider, LARGEST_SPREAD)
+    spread = np.minimum(intervals.widened(own, factor * wider), LARGEST_SPREAD)
     status = np.where(np.isfinite(median) & np.isfinite(spread).all(0), prospect.status, MISSING).astype(np.int8)
     made = Outlook(
         median=median,

@@ -83,7 +83,7 @@ def judged(
         by_part = _errors(every, made, asked, past.variance, alone=held is not None)
         proven = asked.sum() * stretches.EVERY >= PROVEN
         names[weather] = choice.best({name: e for name, e in by_part.items() if proven or name != choice.NETWORKS})
-        flow = choice.picked(every, np.array(names[weather])[:, None])
+        flow = choice.blended(every, np.array(names[weather])[:, None])
         issued = choice.moderated(flow, every, choice.beyond(flow, highest))
         between = between or intervals.cuts(issued)
         spread[weather] = intervals.factors(issued, made.variance, made.observed, between)

@@ -149,11 +149,36 @@ def test_what_has_nothing_to_say_leaves_it_to_the_filter():
     found[NETWORKS] = np.where(np.arange(F)[:, None, None] == 1, np.nan, found[NETWORKS])
     names = np.full((LEADS.size, S), NETWORKS, object)
     names[5:, 1] = "open_loop"
-    issued = choice.picked(found, names)
-    np.testing.assert_array_equal(issued[0, :, 0], NETS[0, :, 0])
-    np.testing.assert_array_equal(issued[1, :, 0], FLOW[1, :, 0])
-    np.testing.assert_array_equal(issued[:, 5:, 1], OPEN[:, 5:, 1])
-    np.testing.assert_array_equal(choice.picked(every(None), names)[:, :5], FLOW[:, :5])
+    issued = choice.blended(found, names)
+    np.testing.assert_allclose(issued[0, :, 0], NETS[0, :, 0], rtol=1e-12)
+    np.testing.assert_allclose(issued[1, :, 0], FLOW[1, :, 0], rtol=1e-12)
+    np.testing.assert_allclose(choice.blended(every(None), names)[:, :4], FLOW[:, :4], rtol=1e-12)
+
+
+def test_from_one_method_to_the_next_a_forecast_passes_over():
+    """From 6 h on another: at 5 h it has a quarter (4, 5, 6 h count 1, 2, 1), at 6 h three, at 7 h all."""
+    found, names = every(), np.full((LEADS.size, S), NETWORKS, object)
+    names[5:, 1] = "open_loop"
+    issued = choice.blended(found, names)
+    np.testing.assert_allclose(issued[..., 0], NETS[..., 0], rtol=1e-12)
+    share = np.array([0.0] * 4 + [1.0, 3.0] + [4.0] * 18) / 4.0
+    np.testing.assert_allclose(issued[..., 1], (1.0 - share) * NETS[..., 1] + share * OPEN[..., 1], rtol=1e-12)
+
+
+def test_no_pattern_of_leads_is_turned_round_by_what_is_around():
+    """Else widths that learn from misses would run away: a plain mean of neighbours has negative eigenvalues."""
+    np.testing.assert_allclose(choice.AROUND.sum(1), 1.0)
+    assert (choice.AROUND >= 0.0).all() and np.linalg.eigvals(choice.AROUND).real.min() > 0.0
+
+
+def test_what_is_near_in_lead_is_averaged_where_there_is_anything():
+    values = np.stack([LEADS.astype(float)] * 2, 1) ** 2
+    values[11, 1] = np.nan
+    found = choice.near_leads(values)
+    expected = [1.0, 16.0, 25.5, np.average(np.arange(10, 15) ** 2, weights=(1, 2, 3, 2, 1)), 529.5, 576.0]
+    assert found[[0, 3, 4, 11, 22, 23], 0] == pytest.approx(expected)
+    assert np.isnan(found[11, 1]) and np.isnan(found[:, 1]).sum() == 1
+    assert found[10, 1] == pytest.approx(np.average([81, 100, 121, 169], weights=(1, 2, 3, 1)))
 
 
 def test_half_of_a_flood_beyond_the_record_is_left_to_the_open_loop():

@@ -156,7 +156,7 @@ def test_intervals_are_for_what_is_issued_in_floods_too(known, settings):
     analysed = stretches.analyses(batch, past, stretches.EVERY)
     made = stretches.forecasts(batch, past, analysed, lambda at: past.forcing[at])
     every = judging.candidates(made, alone.correction, AREA, np.tile(alone.residual_hours, (made.issue.size, 1)))
-    flow = choice.picked(every, np.array(judged.choice["observed"])[:, None])
+    flow = choice.blended(every, np.array(judged.choice["observed"])[:, None])
     highest = np.nanmax(past.observed)
     issued = choice.moderated(flow, every, choice.beyond(flow, highest))
     assert (issued != flow).any()
