@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import norm
 
 from hydroda import predictive
-from hydroda.choice import AROUND, near_leads
+from hydroda.choice import near_leads
 from hydroda.predictive import NO_FLOW, SIDES
 from hydroda.schema import LEADS
 
@@ -47,27 +47,22 @@ def widened(spread: np.ndarray, factor: np.ndarray) -> np.ndarray:
 def factors(median: np.ndarray, variance: np.ndarray, observed: np.ndarray, between: tuple[float, ...]) -> Factors:
     """Factors on the spread of log discharge that leave 5 % below 90 % intervals about medians (24, f), and 5 % above.
 
-    Those of a class with n forecasts are n / (n + 30) its own and otherwise those of all, as geometric means; a second
-    time, since `widened` takes some from the leads around. Of the two highest classes half as many are left out; what
-    is too wide of that, the hits to come will narrow (`ledger`).
+    Those of a class with n forecasts are n / (n + 30) its own and otherwise those of all, as geometric means. Of the
+    two highest classes half as many are left out; what is too wide of that, the hits to come will narrow (`ledger`).
     """
     median, observed = np.maximum(median, NO_FLOW), np.maximum(observed, NO_FLOW)
-    own, error = predictive.spread(median, variance), np.log(observed / median)
+    error = np.log(observed / median) / predictive.spread(median, variance)
     which = class_of(median, np.array(between))
-    found = np.ones((SIDES, CLASSES, LEADS.size))
-    for _ in range(2):
-        beyond = np.stack((-error, error)) / widened(own, found[:, which, np.arange(LEADS.size)[:, None]])
-        missed = np.empty(found.shape)
-        for side, lead in np.ndindex(SIDES, LEADS.size):
-            seen = np.isfinite(beyond[side, lead])
-            every = _quantile(beyond[side, lead, seen], TAIL)
+    found = np.empty((SIDES, CLASSES, LEADS.size))
+    for lead in range(LEADS.size):
+        seen = np.isfinite(error[lead])
+        for side, beyond in enumerate((-error[lead], error[lead])):
+            every = _quantile(beyond[seen], TAIL)
             for k in range(CLASSES):
-                some = beyond[side, lead, seen & (which[lead] == k)]
-                weight = some.size / (some.size + EVIDENCE)
-                of_class = _quantile(some, TAILS[k]) ** weight if some.size else 1.0
-                missed[side, k, lead] = every ** (1.0 - weight) * of_class
-        found *= np.exp(np.log(missed) @ AROUND.T)
-    return _tuples((np.maximum(found, NARROWEST) / HALF_WIDTH).tolist())
+                own = beyond[seen & (which[lead] == k)]
+                weight = own.size / (own.size + EVIDENCE)
+                found[side, k, lead] = every ** (1.0 - weight) * (_quantile(own, TAILS[k]) ** weight if own.size else 1)
+    return _tuples((found / HALF_WIDTH).tolist())
 
 
 def restored(content: Any) -> Factors:
