@@ -4,21 +4,16 @@ Hour by hour the trail of every group moves on, so no hour is assimilated twice 
 forecasts of many hours are rolled out together. A month whose archive is there, made of the same inputs, is skipped.
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import xarray as xr
 
-from hydroda import __version__, choice, fields, known, netcdf, predictive, release, restart, window
+from hydroda import archive, known, netcdf, release, restart, window
 from hydroda import domain as domains
 from hydroda.domain import Domain
-from hydroda.fields import METHOD_ATTRIBUTES
 from hydroda.forecasting import Outlook, Trail, advance, outlook
 from hydroda.groups import Group, grouped
 from hydroda.known import Changes, ForecastTable
@@ -26,18 +21,16 @@ from hydroda.ledger import Ledger
 from hydroda.progress import Progress, silent
 from hydroda.records import ALWAYS
 from hydroda.release import Issued
-from hydroda.schema import LEADS, QUANTILES, VARIABLES, hours, months, quantile_name
+from hydroda.schema import LEADS, hours, months
 from hydroda.settings import Settings
 from hydroda.start import begin, trailing
 from hydroda.units import HOUR, floor_hour, hour_number, iso
-from hydroda.verification import AGE, CHANGE, DIMS, EACH, OWN
+from hydroda.verification import DIMS
 from hydroda.window import CONTEXT, Lead, View
 
 log = logging.getLogger(__name__)
-METHOD = "discharge_method"  # by which each value was issued
 BELIEF = "belief-hindcast"  # of each forcing its own, since ledgers differ
 ROWS = 8192  # forecasts rolled out together
-INPUTS = "hydroda_inputs_sha256"
 
 
 @dataclass(frozen=True)
@@ -55,7 +48,7 @@ class Run:
     view: View
     changes: Changes
     later: View  # the same hours as they were known in the end
-    archive: ForecastTable
+    weather: ForecastTable
     origin: int  # hour of the first row of the views
     clock: np.datetime64 = ALWAYS
 
@@ -112,18 +105,19 @@ def _month(
     told: Callable[[int, np.datetime64], None],
 ) -> tuple[Path, list[Run]]:
     """The archive of a month, and where its groups stand after it; if it was there, nowhere: the store knows."""
-    path, attrs = domain.store.archive_path(forcing, cycles[0]), _attributes(domain, forcing)
-    inputs = _inputs(domain, groups, cycles[0])
+    path, attrs = domain.store.archive_path(forcing, cycles[0]), archive.attributes(domain, forcing)
+    inputs = archive.inputs(domain, groups, cycles[0])
     belief = domain.store.belief_path(cycles[-1], f"{BELIEF}-{forcing}")
-    standing = _standing(path, attrs)
-    fresh = standing is not None and standing.attrs.get(INPUTS, inputs) == inputs  # earlier versions did not say
+    standing = archive.standing(path, attrs)
+    fresh = standing is not None and standing.attrs.get(archive.INPUTS, inputs) == inputs  # unsaid in earlier ones
     complete = standing is not None and fresh and np.isin(cycles, standing[DIMS[0]].values).all()
     if complete and not products and netcdf.sidecar_path(belief).exists():
         told(cycles.size, cycles[-1])
         return path, []
     runs = [_enter(domain, group, cycles, forcing, before[i] if before else None) for i, group in enumerate(groups)]
     waiting: list[Waiting] = [[] for _ in runs]
-    columns = _columns(domain, cycles, max(0 if n is None else n.seeds for n in (g.batch.networks for g in groups)))
+    networks = max(0 if n is None else n.seeds for n in (group.batch.networks for group in groups))
+    columns = archive.columns(domain, cycles, networks)
     for place, cycle in enumerate(cycles):
         runs = [_moved(domain, run, cycle) for run in runs]
         for run, queue in zip(runs, waiting, strict=True):
@@ -134,8 +128,8 @@ def _month(
             if len(queue) * len(run.group.ids) >= ROWS or (queue and cycle == cycles[-1]):
                 _, runs[i] = _roll_out(run, queue, columns)
         told(place + 1, cycle)
-    dataset = _dataset(domain, cycles, columns, attrs | {INPUTS: inputs})
-    netcdf.write(dataset if standing is None else _merged(standing, dataset), path, record_dim=DIMS[0])
+    dataset = archive.dataset(domain, cycles, columns, attrs | {archive.INPUTS: inputs})
+    netcdf.write(dataset if standing is None else archive.merged(standing, dataset), path, record_dim=DIMS[0])
     saved = [trailing(run.group, run.trail, run.ledger) for run in runs]
     netcdf.write(restart.dataset(saved), belief, record_dim=None)
     return path, runs
@@ -161,7 +155,7 @@ def _enter(domain: Domain, group: Group, cycles: np.ndarray, forcing: str, befor
         view=window.load(records, group.places, stretch, stretch + domain.settings.cut_off),
         changes=known.late(records, group.ids, stretch, domain.settings.cut_off),
         later=window.load(records, group.places, stretch, None),
-        archive=known.forecast_table(told, group.ids),
+        weather=known.forecast_table(told, group.ids),
         origin=hour_number(stretch[0]),
     )
 
@@ -177,7 +171,7 @@ def _moved(domain: Domain, run: Run, cycle: np.datetime64) -> Run:
 
 def _lead(run: Run, cycle: np.datetime64, forcing: str) -> Lead:
     seen = run.later if forcing == "observed" else run.view
-    return window.lead(seen, hour_number(cycle) - run.origin, forcing, run.group.forcings, run.archive, run.clock)
+    return window.lead(seen, hour_number(cycle) - run.origin, forcing, run.group.forcings, run.weather, run.clock)
 
 
 def _publish(
@@ -219,121 +213,5 @@ def _roll_out(run: Run, queue: Waiting, columns: dict[str, np.ndarray]) -> tuple
     queue.clear()
     issued, ledger = outlook(run.group, trails, leads, run.ledger)
     for place, ahead in zip(places, issued, strict=True):
-        _fill(columns, place, run.group.columns, ahead)
+        archive.fill(columns, place, run.group.columns, ahead)
     return issued, replace(run, ledger=ledger)
-
-
-def _fill(columns: dict[str, np.ndarray], place: int, at: np.ndarray, ahead: Outlook) -> None:
-    columns["discharge"][place][:, at] = ahead.median
-    columns["discharge_open_loop"][place][:, at] = ahead.open_loop
-    columns[METHOD][place][:, at] = choice.flags(ahead.method)
-    for name in OWN:
-        if name in ahead.candidates:
-            columns[f"discharge_{name}"][place][:, at] = ahead.candidates[name]
-    if ahead.networks is not None:
-        columns[EACH][place][:, : ahead.networks.shape[1], at] = ahead.networks
-    for level in QUANTILES:
-        columns[quantile_name(level)][place][:, at] = predictive.quantile(ahead.median, ahead.spread, level)
-    columns["observed_at_issue"][place, at] = ahead.newest.observed
-    columns[CHANGE][place, at] = ahead.newest.change
-    columns["open_loop_at_issue"][place, at] = ahead.newest.open_loop
-    columns[AGE][place, at] = ahead.newest.age
-
-
-def _columns(domain: Domain, cycles: np.ndarray, networks: int) -> dict[str, np.ndarray]:
-    """What an archive holds, missing yet; of each of so many networks too."""
-    ahead = (cycles.size, LEADS.size, len(domain.stations))
-    each = {EACH: np.full((*ahead[:2], networks, ahead[2]), np.nan, np.float32)} if networks else {}
-    names = ("discharge", *map(quantile_name, QUANTILES), "discharge_open_loop", *(f"discharge_{name}" for name in OWN))
-    at_issue = ("observed_at_issue", CHANGE, "open_loop_at_issue", AGE)
-    return (
-        {name: np.full(ahead, np.nan, np.float32) for name in names}
-        | {name: np.full((ahead[0], ahead[2]), np.nan, np.float32) for name in at_issue}
-        | {METHOD: np.zeros(ahead, np.int8)}
-        | each
-    )
-
-
-def _dataset(domain: Domain, cycles: np.ndarray, columns: dict[str, np.ndarray], attrs: dict[str, str]) -> xr.Dataset:
-    axes = {2: (DIMS[0], DIMS[2]), 3: DIMS, 4: (*DIMS[:2], "network", DIMS[2])}
-    data = {name: (axes[values.ndim], values, _described(name)) for name, values in columns.items()}
-    ids = np.array([station.id for station in domain.stations])
-    coords: dict[str, Any] = {
-        DIMS[0]: (DIMS[0], cycles, {"standard_name": "forecast_reference_time", "long_name": "issue time"}),
-        DIMS[1]: (DIMS[1], LEADS, fields.lead_time(DIMS[1]).attrs),
-        DIMS[2]: (DIMS[2], ids, {"standard_name": "platform_id", "long_name": "station identifier"}),
-    }
-    if EACH in columns:
-        number = 1 + np.arange(columns[EACH].shape[2], dtype=np.int32)
-        coords["network"] = "network", number, {"long_name": "number of the network", "units": "1"}
-    told = {
-        "Conventions": "CF-1.8",
-        "institution": domain.credits.institution,
-        "source": f"hydroda {__version__}, model {attrs['model']}, filter {attrs['filter']}",
-        "history": f"hindcasts by hydroda {__version__}",
-        "comment": "Discharge is the mean over the hour that ends forecast_period after forecast_reference_time, UTC.",
-    }
-    return xr.Dataset(data, coords, told | attrs)
-
-
-def _described(name: str) -> dict[str, Any]:
-    """The attributes of a variable of an archive."""
-    if name == METHOD:
-        return METHOD_ATTRIBUTES
-    if name == AGE:
-        return {"long_name": "age of the newest observation at issue time", "units": "hours"}
-    words = name.replace("_at_issue", " at issue time").replace("discharge_q", "quantile of discharge, percent ")
-    return {
-        "long_name": words.replace("_", " "),
-        "standard_name": fields.DISCHARGE,
-        "units": VARIABLES["discharge"].units,
-    }
-
-
-def _merged(standing: xr.Dataset, new: xr.Dataset) -> xr.Dataset:
-    """Both, by rising issue time; of an hour in both the new one."""
-    others = ~np.isin(standing[DIMS[0]].values, new[DIMS[0]].values)
-    kept = standing.isel({DIMS[0]: others})
-    return xr.concat([kept, new], DIMS[0], join="exact").sortby(DIMS[0]).assign_attrs(new.attrs)
-
-
-def _attributes(domain: Domain, forcing: str) -> dict[str, str]:
-    """What an archive was made with; one made with something else is made again."""
-    settings = domain.settings
-    members = [member.content() for member in domain.members]
-    weights = hashlib.sha256(json.dumps(members, sort_keys=True).encode())
-    return {
-        "title": "hindcasts of hourly streamflow for verification",
-        "domain": settings.deployment.domain,
-        "forcing": forcing,
-        "model": domain.models,
-        "filter": settings.filter.name,
-        "hydroda_config_sha256": settings.sha256,
-        "hydroda_weights_sha256": weights.hexdigest(),
-    }
-
-
-def _inputs(domain: Domain, groups: Sequence[Group], cycle: np.datetime64) -> str:
-    """SHA-256 of what is stored of the month of a cycle, from its first window to its last lead hour."""
-    month = cycle.astype("datetime64[M]")
-    first = month.astype("datetime64[ns]") - (domain.settings.cycle.window_hours + CONTEXT) * HOUR
-    last = (month + 1).astype("datetime64[ns]") + LEADS.size * HOUR
-    ids, digest = [name for group in groups for name in group.ids], hashlib.sha256()
-    for records in (domain.store.observations(ids, first, last), domain.store.forecasts(ids, first, last)):
-        for column in records.variables.values():
-            values = column.values
-            digest.update("\n".join(values).encode() if values.dtype.kind == "U" else values.tobytes())
-    return digest.hexdigest()
-
-
-def _standing(path: Path, attrs: dict[str, str]) -> xr.Dataset | None:
-    """The archive that is there, if it was made with the same settings and parameters."""
-    try:
-        standing = netcdf.read(path)
-    except FileNotFoundError:
-        return None
-    except netcdf.DamagedFile as damage:
-        log.warning("%s; the month is made again", damage)
-        return None
-    same = all(str(standing.attrs.get(key)) == value for key, value in attrs.items())
-    return standing if same and CHANGE in standing else None  # there is none in those of earlier versions

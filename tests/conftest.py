@@ -1,6 +1,10 @@
 """A small deployment for the tests of whole steps: made-up gauges, parameters without a search, no file outside tmp."""
 
 import hashlib
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,6 +31,19 @@ SMALL = (
     '[deployment]\ndomain = "alps"\n[cycle]\nwindow_hours = 30\nspin_up_hours = 1200\n[forcing]\nforecast = "none"\n'
     + "".join(f"[[catchment]]\nid = '{name}'\narea_km2 = {area}\nlat = 47.0\nlon = 9.8\n" for name, area in GAUGES)
 )
+
+
+def complaints_of_cf(path: Path) -> list[str]:
+    """What the IOOS compliance checker finds against CF in a file; skips the test where it is not installed."""
+    tool = shutil.which("compliance-checker", path=str(Path(sys.executable).parent))
+    if tool is None:
+        pytest.skip("compliance-checker is not installed")
+    command = [tool, "-t", "cf:1.8", "-c", "strict", "-f", "json_new", "-o", "-", str(path)]
+    said = subprocess.run(command, check=False, capture_output=True, text=True).stdout
+    (tests,) = json.loads(said[said.index("{") :]).values()
+    assert tests["cf:1.8"]["possible_points"] > 50
+    entries = [e for level in ("high", "medium", "low") for e in tests["cf:1.8"][f"{level}_priorities"]]
+    return [f"{e['name']}: {what}" for e in entries if e["value"][0] < e["value"][1] for what in e["msgs"]]
 
 
 def with_late_values(records):
@@ -71,7 +88,5 @@ def deployed(tmp_path_factory) -> Path:
 @pytest.fixture
 def settings(deployed, tmp_path) -> Settings:
     """A copy of the deployment of its own."""
-    import shutil
-
     shutil.copytree(deployed.parent, tmp_path / "mine")
     return load(tmp_path / "mine" / "hydroda.toml")

@@ -41,6 +41,7 @@ MEETING = {
     "start",
     "operation",
     "release",
+    "archive",
     "hindcasting",
     "fitting",
     "history",

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import CALIBRATED_UNTIL, EFFORT, FIRST, SMALL, START
+from conftest import CALIBRATED_UNTIL, EFFORT, FIRST, SMALL, START, complaints_of_cf
 
 from hydroda import calibrated, domain, netcdf, quality, scoring, steps, verification
 from hydroda.__main__ import main
@@ -174,6 +174,14 @@ def test_hindcast_verify_and_report(settings):
     assert "<svg" in page
     assert iso(FIRST) in steps.forecast_table(settings)
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in steps.hydrographs(settings))
+
+
+def test_an_archive_of_hindcasts_follows_cf(settings):
+    (path,) = steps.hindcast(settings, FIRST, FIRST + 3 * HOUR)
+    assert not complaints_of_cf(path)
+    archive = netcdf.read(path)
+    assert archive.forecast_period.attrs["standard_name"] == "forecast_period"
+    assert archive.discharge.attrs["standard_name"] == "water_volume_transport_in_river_channel"
 
 
 def test_what_was_published_can_be_scored(settings):
