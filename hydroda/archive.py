@@ -140,4 +140,4 @@ def standing(path: Path, attrs: dict[str, str]) -> xr.Dataset | None:
         log.warning("%s; the month is made again", damage)
         return None
     same = all(str(standing.attrs.get(key)) == value for key, value in attrs.items())
-    return standing if same and CHANGE in standing else None  # there is none in those of earlier versions
+    return standing if same and INPUTS in standing.attrs else None  # those of earlier versions do not say

@@ -109,7 +109,7 @@ def _month(
     inputs = archive.inputs(domain, groups, cycles[0])
     belief = domain.store.belief_path(cycles[-1], f"{BELIEF}-{forcing}")
     standing = archive.standing(path, attrs)
-    fresh = standing is not None and standing.attrs.get(archive.INPUTS, inputs) == inputs  # unsaid in earlier ones
+    fresh = standing is not None and standing.attrs[archive.INPUTS] == inputs
     complete = standing is not None and fresh and np.isin(cycles, standing[DIMS[0]].values).all()
     if complete and not products and netcdf.sidecar_path(belief).exists():
         told(cycles.size, cycles[-1])
