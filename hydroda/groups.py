@@ -93,6 +93,16 @@ def alone(domain: Domain, group: Group) -> Iterator[Group]:
             yield from grouped(replace(domain, members=(member,), columns=domain.columns[[i]], lacking={}))[0]
 
 
+def tried(group: Group) -> None:
+    """An hour without rain and observation from a plausible state. Raises what the filter of a group raises."""
+    made, size = group.batch, len(group.ids)
+    x = made.model.start(made.parameters)
+    begun = cycle.Moment(0, made.believe(x, 0), x)
+    forcing, nothing = torch.zeros(1, size, len(group.forcings), dtype=x.dtype), torch.full((1, size), torch.nan)
+    for _ in cycle.assimilate(made, begun, forcing, nothing.to(x), torch.ones_like(nothing).to(x)):
+        pass
+
+
 def _asks(domain: Domain, member: Calibrated) -> bool:
     """Whether networks were trained for a catchment and are to share in its forecasts."""
     chosen = {name for names in member.choice.values() for name in names}

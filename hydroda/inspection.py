@@ -13,6 +13,7 @@ import xarray as xr
 from hydroda import domain as domains
 from hydroda import gauge_bias, netcdf
 from hydroda.consistency import ENOUGH, Consistency, consistency
+from hydroda.domain import Domain
 from hydroda.schema import hours
 from hydroda.settings import Catchment, Settings
 from hydroda.store import Store
@@ -41,12 +42,14 @@ def inspect(settings: Settings, now: np.datetime64) -> list[Finding]:
     store = domains.store_of(settings)
     if not settings.catchments:
         found.append(Finding("error", "there is no catchment", "hydroda add-catchment --help"))
-    lacking = domains.load(settings).lacking
+    domain = domains.load(settings)
+    lacking = domain.lacking
     for catchment in settings.catchments:
         try:
             found += _catchment(store, catchment, lacking.get(catchment.id), now)
         except OSError as error:
             found.append(Finding("error", f"{catchment.id}: {error}", "see to the permissions of the store"))
+    found += _numerics(domain)
     found += _cycles(settings, store, now)
     found += _analyses(settings, store)
     return sorted(found, key=lambda finding: LEVELS.index(finding.level))
@@ -91,6 +94,23 @@ def _catchment(store: Store, catchment: Catchment, lacking: str | None, now: np.
         yield Finding("ok", f"{name}: calibrated, data until {iso(min(t for t in newest.values() if t is not None))}")
     if catchment.lat is None or catchment.lon is None:
         yield Finding("warning", f"{name}: no position, so it is on no map", "lat and lon in the settings")
+
+
+def _numerics(domain: Domain) -> Iterator[Finding]:
+    """Whether the parameters fit the models and the filter of the settings works with these."""
+    from hydroda.groups import grouped, tried  # these load torch, which nothing else here needs
+
+    groups, lacking = grouped(domain)
+    for station, why in lacking.items():
+        if station not in domain.lacking:
+            yield Finding("error", f"{station} {why}", f"hydroda calibrate {station} --start … --end …")
+    for group in groups:
+        for station in group.blind:
+            yield Finding("warning", f"{station}: its networks cannot be used", f"hydroda train {station}")
+        try:
+            tried(group)
+        except (ValueError, ArithmeticError, RuntimeError) as error:
+            yield Finding("error", f"{', '.join(group.ids)}: {error}", "another name under [filter] in the settings")
 
 
 def _cycles(settings: Settings, store: Store, now: np.datetime64) -> Iterator[Finding]:

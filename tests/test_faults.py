@@ -215,3 +215,17 @@ def test_a_file_without_a_usable_row_adds_no_catchment(settings, tmp_path):
         steps.add_catchment(settings.file, "new", tmp_path / "empty.csv", 10.0)
     assert settings.file.read_text() == before
     assert load(settings.file).catchments == settings.catchments
+
+
+def test_check_tries_the_filter_and_names_missing_networks(settings, capsys, monkeypatch):
+    monkeypatch.chdir(settings.file.parent)
+    with_networks(settings, {"ach": "gain"})
+    store_of(settings).weights_path("ach").unlink()
+    main(["check"])
+    assert "ach: its networks cannot be used" in capsys.readouterr().out
+    settings.file.write_text(settings.file.read_text() + '[filter]\nname = "linear.kalman"\n')
+    assert main(["check"]) == 1
+    assert "ach, bregenz: linear.kalman needs a linear system" in capsys.readouterr().out
+    edited(settings, "bregenz", lambda content: content["errors"].pop("gauge"))
+    main(["check"])
+    assert "bregenz errors of hbv.hourly are" in capsys.readouterr().out
