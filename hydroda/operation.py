@@ -20,6 +20,7 @@ from hydroda.units import HOUR, end_of_hour, hour_number, iso, utc_now
 from hydroda.window import CONTEXT
 
 log = logging.getLogger(__name__)
+CLOCKS = np.timedelta64(2, "m")  # by which those of a scheduler and of a worker may differ
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def run(settings: Settings, cycle: np.datetime64, *, force: bool = False, catch_
     Raises lock.Busy when another run writes, ValueError for a cycle that is not due yet: it would have no observations,
     and all that is really the newest would seem old.
     """
-    due = settings.cycle_at(utc_now())
+    due = settings.cycle_at(utc_now() + CLOCKS)
     if cycle > due:
         raise ValueError(f"{iso(cycle)} is not due yet; the newest cycle is {iso(due)}")
     store = domains.store_of(settings)
