@@ -5,11 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hydroda.filters.beliefs import (
-    Belief,
-    Gaussian,
-    mapped,
-)
+from hydroda.filters.beliefs import Belief, Gaussian, mapped
 
 
 @dataclass(frozen=True)
