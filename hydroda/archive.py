@@ -1,5 +1,6 @@
 """The hindcasts of a month in one file: what it holds, and whether one that is there is still what would be made."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -22,7 +23,7 @@ from hydroda.window import CONTEXT
 
 log = logging.getLogger(__name__)
 METHOD = "discharge_method"  # by which each value was issued
-INPUTS = "hydroda_inputs_sha256"
+INPUTS, MIXED = "hydroda_inputs_sha256", "of data of different times"
 
 
 def columns(domain: Domain, cycles: np.ndarray, networks: int) -> dict[str, np.ndarray]:
@@ -94,11 +95,13 @@ def _described(name: str) -> dict[str, Any]:
     }
 
 
-def merged(standing: xr.Dataset, new: xr.Dataset) -> xr.Dataset:
-    """Both, by rising issue time; of an hour in both the new one."""
+def merged(standing: xr.Dataset, new: xr.Dataset, fresh: bool) -> xr.Dataset:
+    """Both, by rising issue time; of an hour in both the new one. Where the standing ones are not `fresh`, hours that
+    stay are of other data than there are now; such a month is made again when it is asked for."""
     others = ~np.isin(standing[DIMS[0]].values, new[DIMS[0]].values)
     kept = standing.isel({DIMS[0]: others})
-    return xr.concat([kept, new], DIMS[0], join="exact").sortby(DIMS[0]).assign_attrs(new.attrs)
+    told = new.attrs if fresh or not others.any() else new.attrs | {INPUTS: MIXED}
+    return xr.concat([kept, new], DIMS[0], join="exact").sortby(DIMS[0]).assign_attrs(told)
 
 
 def attributes(domain: Domain, forcing: str) -> dict[str, str]:
@@ -117,8 +120,9 @@ def attributes(domain: Domain, forcing: str) -> dict[str, str]:
     }
 
 
-def inputs(domain: Domain, groups: Sequence[Group], cycle: np.datetime64) -> str:
-    """SHA-256 of what is stored of the month of a cycle, from its first window to its last lead hour."""
+def inputs(domain: Domain, groups: Sequence[Group], forcing: str, cycle: np.datetime64) -> str:
+    """SHA-256 of what is stored of the month of a cycle, from its first window to its last lead hour, and of what the
+    month before was made of, since its last state is where this one begins."""
     month = cycle.astype("datetime64[M]")
     first = month.astype("datetime64[ns]") - (domain.settings.cycle.window_hours + CONTEXT) * HOUR
     last = (month + 1).astype("datetime64[ns]") + LEADS.size * HOUR
@@ -127,6 +131,9 @@ def inputs(domain: Domain, groups: Sequence[Group], cycle: np.datetime64) -> str
         for column in records.variables.values():
             values = column.values
             digest.update("\n".join(values).encode() if values.dtype.kind == "U" else values.tobytes())
+    before = domain.store.archive_path(forcing, (month - 1).astype("datetime64[ns]"))
+    with contextlib.suppress(FileNotFoundError, netcdf.DamagedFile):
+        digest.update(str(netcdf.read(before).attrs.get(INPUTS)).encode())
     return digest.hexdigest()
 
 

@@ -106,7 +106,7 @@ def _month(
 ) -> tuple[Path, list[Run]]:
     """The archive of a month, and where its groups stand after it; if it was there, nowhere: the store knows."""
     path, attrs = domain.store.archive_path(forcing, cycles[0]), archive.attributes(domain, forcing)
-    inputs = archive.inputs(domain, groups, cycles[0])
+    inputs = archive.inputs(domain, groups, forcing, cycles[0])
     belief = domain.store.belief_path(cycles[-1], f"{BELIEF}-{forcing}")
     standing = archive.standing(path, attrs)
     fresh = standing is not None and standing.attrs[archive.INPUTS] == inputs
@@ -129,7 +129,7 @@ def _month(
                 _, runs[i] = _roll_out(run, queue, columns)
         told(place + 1, cycle)
     dataset = archive.dataset(domain, cycles, columns, attrs | {archive.INPUTS: inputs})
-    netcdf.write(dataset if standing is None else archive.merged(standing, dataset), path, record_dim=DIMS[0])
+    netcdf.write(dataset if standing is None else archive.merged(standing, dataset, fresh), path, record_dim=DIMS[0])
     saved = [trailing(run.group, run.trail, run.ledger) for run in runs]
     netcdf.write(restart.dataset(saved), belief, record_dim=None)
     return path, runs

@@ -31,6 +31,7 @@ class Counts:
     duplicate: int = 0
     rejected: int = 0
     late: int = 0  # of the new and revised observations: known later than an hour after their own
+    unwritten: int = 0  # files that could not be written: their records are in none of the other numbers
     problems: tuple[str, ...] = ()  # files set aside or not written, rows refused: one sentence each
 
 
@@ -50,7 +51,7 @@ def append(folder: Path, incoming: xr.Dataset, now: np.datetime64 | None = None)
         problems.append(f"{int(future.sum())} records are later than {iso(now)} and rejected, such as {iso(first)}")
     rejected = int(incoming.attrs.get("rejected", 0))
     tally = {records.NEW: 0, records.REVISED: 0, records.DUPLICATE: 0}
-    late = 0
+    late = unwritten = 0
     for path, part in _parts(folder, records.select(incoming, ~future)):
         try:
             verdict = _append_file(path, part, problems)
@@ -59,19 +60,21 @@ def append(folder: Path, incoming: xr.Dataset, now: np.datetime64 | None = None)
                 raise
             problems.append(f"{path}: not written ({error.strerror or error}); check the permissions")
             log.error(problems[-1])
+            unwritten += 1
             continue
         for word in tally:
             tally[word] += int((verdict == word).sum())
         waited = part["known"].values - part["time"].values > records.LATE
         late += int((waited & (verdict != records.DUPLICATE)).sum())
     return Counts(
-        incoming.sizes["record"] + rejected,
-        tally[records.NEW],
-        tally[records.REVISED],
-        tally[records.DUPLICATE],
-        rejected + int(future.sum()),
-        late if incoming.attrs["kind"] == "observations" else 0,
-        tuple(problems),
+        received=incoming.sizes["record"] + rejected,
+        new=tally[records.NEW],
+        revised=tally[records.REVISED],
+        duplicate=tally[records.DUPLICATE],
+        rejected=rejected + int(future.sum()),
+        late=late if incoming.attrs["kind"] == "observations" else 0,
+        unwritten=unwritten,
+        problems=tuple(problems),
     )
 
 

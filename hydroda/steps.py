@@ -100,7 +100,8 @@ def ingest(settings: Settings, source: str) -> Counts:
     start = ALWAYS if "path" in options else _asked_from(settings, now)
     found = read(start, now, settings.catchments, **options)
     counts = store.append(found)
-    drop_folder.taken(found)
+    if not counts.unwritten:  # else all is read again, and what is there already is no news
+        drop_folder.taken(found)
     for problem in counts.problems:
         log.warning("%s: %s", source, problem)
     return counts

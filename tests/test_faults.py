@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import FIRST, GAUGES, START, with_networks
 
-from hydroda import history, known, netcdf, operation, records, scoring, steps
+from hydroda import archive, history, known, netcdf, operation, records, scoring, steps
 from hydroda.__main__ import main
 from hydroda.acceptance import check
 from hydroda.choice import FILTER, METHODS
@@ -191,11 +191,28 @@ def test_hindcasts_are_made_again_where_their_data_changed(settings):
     assert same[:5].all() and not same[5:].any()
     corrected(FIRST + 15 * HOUR)
     steps.hindcast(settings, FIRST + 12 * HOUR, end)  # what is not asked for stays
-    assert (
-        netcdf.read(path)
-        .isel(forecast_reference_time=slice(12))
-        .identical(after.isel(forecast_reference_time=slice(12)).assign_attrs(netcdf.read(path).attrs))
-    )
+    parted = netcdf.read(path)
+    assert parted.discharge[:12].identical(after.discharge[:12])
+    steps.hindcast(settings, FIRST, end)  # but does not count as of today's data
+    whole, stamp = netcdf.read(path), path.stat().st_mtime_ns
+    assert not whole.discharge[16:].identical(after.discharge[16:])
+    assert whole.attrs[archive.INPUTS] != parted.attrs[archive.INPUTS] == archive.MIXED
+    steps.hindcast(settings, FIRST, end)
+    assert path.stat().st_mtime_ns == stamp
+
+
+def test_a_month_begins_where_the_one_before_ended(settings):
+    """Data of May that are corrected change the hindcasts of June."""
+    period = np.datetime64("2003-05-31T00", "ns"), np.datetime64("2003-06-01T12", "ns")
+    _, june = steps.hindcast(settings, *period)
+    before = netcdf.read(june)
+    store = store_of(settings)
+    some = store.observations(["bregenz"], period[0] - 24 * HOUR, period[0])
+    some["precipitation"].values[:] += 2.0
+    known_at = some["time"].values + np.timedelta64(1, "m")
+    store.append(some.assign_coords(known=("record", known_at)), now=period[1])
+    steps.hindcast(settings, *period)
+    assert not netcdf.read(june).discharge.identical(before.discharge)
 
 
 @pytest.mark.parametrize("period", [("2003-06-10T00:30", "2003-06-10T03"), ("2003-06-10T00", "2003-06-10T03:15")])

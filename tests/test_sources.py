@@ -323,6 +323,53 @@ def test_what_lies_there_at_the_cut_off_is_read_after_it_and_counts(tmp_path):
     assert store.observations(["alder"], last - 4 * HOUR, last).sizes["record"] == 4  # what is said again is not kept
 
 
+def test_an_unchanged_file_that_is_read_again_does_not_undo_what_corrected_it(tmp_path):
+    """As when a catchment is added, whose rows it may hold: its rows are as old as they were."""
+    store, folder = Store(tmp_path / "store", "demo"), tmp_path / "drop"
+    folder.mkdir()
+
+    def look(now, gauges):
+        rows = drop(folder, now, gauges)
+        store.append(rows, now)
+        drop_folder.taken(rows)
+
+    def value():
+        back = store.observations(["alder"], NOW - 48 * HOUR, NOW)
+        return known.as_known(back, ["alder"], hours(NOW - 19 * HOUR, NOW - 19 * HOUR))["discharge"][0, 0]
+
+    put(folder / "alder_b.csv", table("2024-06-01T05:00,1,5"))
+    look(NOW - 3 * HOUR, (ALDER,))
+    put(folder / "alder_a.csv", table("2024-06-01T05:00,1,9"))
+    look(NOW - 2 * HOUR, (ALDER,))
+    assert value() == 9.0
+    look(NOW - HOUR, BOTH)
+    assert value() == 9.0
+
+
+def test_nothing_is_known_before_it_is_measured_or_a_run_begins(tmp_path):
+    put(tmp_path / "alder.csv", table("2024-06-01T05:00,1,5"))
+    os.utime(tmp_path / "alder.csv", (0, 0))
+    assert drop(tmp_path)["known"].values.tolist() == [np.datetime64("2024-06-01T05:00", "ns").astype(int)]
+    header = "time,reference_time,precipitation"
+    put(tmp_path / "alder.csv", table("2024-06-01T09:00,2024-06-01T06:00,1", header=header))
+    os.utime(tmp_path / "alder.csv", (0, 0))
+    found = drop(tmp_path, content="forecasts")
+    assert found["known"].values.tolist() == [np.datetime64("2024-06-01T06:00", "ns").astype(int)]
+
+
+def test_a_file_that_grew_after_it_was_read_is_not_moved_away(tmp_path):
+    put(tmp_path / "alder.csv", table("2024-06-01T05:00,1,1"))
+    rows = drop(tmp_path)
+    put(tmp_path / "alder.csv", table("2024-06-01T05:00,1,1", "2024-06-01T06:00,1,2"), age=1800.0)
+    (tmp_path / "alder.csv.done").write_text("")
+    drop_folder.taken(rows)
+    assert (tmp_path / "alder.csv").exists()
+    rows = drop(tmp_path)
+    assert rows.sizes["record"] == 2
+    drop_folder.taken(rows)
+    assert (tmp_path / "done" / "alder.csv").exists()
+
+
 def test_what_was_not_stored_is_offered_again(tmp_path):
     put(tmp_path / "alder.csv", table("2024-06-01T05:00,1,1"))
     assert drop(tmp_path).sizes["record"] == 1

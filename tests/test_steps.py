@@ -81,6 +81,22 @@ def test_a_drop_folder_is_ingested_once_and_revisions_count(settings):
         steps.ingest(mine, "gages")
 
 
+def test_what_could_not_be_written_is_read_again(settings):
+    settings.file.write_text(SMALL + '[[source]]\nname = "gauges"\nkind = "csv_folder"\nfolder = "inbox"\n')
+    mine = load(settings.file)
+    inbox = settings.file.parent / "inbox"
+    inbox.mkdir()
+    (inbox / "ach.csv").write_text("time,precipitation,discharge\n2002-06-11T00:00,0.5,7.5\n")
+    blocked = store_of(mine).folder / "observations" / "ach"
+    blocked.rename(blocked.with_name("aside"))
+    blocked.write_text("in the way")
+    counts = steps.ingest(mine, "gauges")
+    assert (counts.unwritten, counts.new) == (1, 0) and "not written" in counts.problems[0]
+    blocked.unlink()
+    blocked.with_name("aside").rename(blocked)
+    assert steps.ingest(mine, "gauges").new > 0
+
+
 def test_a_made_up_source_feeds_a_live_run(settings):
     """From nothing but a source and parameters: fetch, start cold, publish for the hour that is due."""
     shutil.rmtree(store_of(settings).folder / "observations")

@@ -39,6 +39,11 @@ class Seen:
     finished: bool = False  # all of it was taken
     tries: int = 0
     stations: tuple[str, ...] = ()
+    came: str = ""  # when it came as it is, once that is settled
+
+    def same(self, other: "Seen | None") -> bool:
+        """Whether the file is as it was."""
+        return other is not None and (self.size, self.changed) == (other.size, other.changed)
 
 
 Reader = Callable[[Path, bytes, np.datetime64], xr.Dataset]  # of a file, what is in it, and when it came
@@ -72,13 +77,16 @@ def read_new(
         status = path.stat()
         now = Seen(status.st_size, status.st_mtime_ns, stations=stations)
         before = memory.get(path.name)
-        if before is not None and (before.size, before.changed, before.stations) != (now.size, now.changed, stations):
+        came = arrival(status.st_mtime_ns, looked, moment)
+        if before is not None and now.same(before) and before.came:  # read again, as for a station that is new
+            came = np.datetime64(before.came, "ns")
+        now = replace(now, came=np.datetime_as_string(came, unit="s"))
+        if not now.same(before) or (before is not None and before.stations != stations):
             before = None
         marked = _marker(path).exists()
         if before is not None and before.finished and not marked:
             continue
         settled = marked or abs(time.time() - status.st_mtime) > SETTLED_SECONDS
-        came = arrival(status.st_mtime_ns, looked, moment)
         try:
             data, whole = _read(path, now.size, settled or not whole_lines)
             part = reader(path, data, came)
@@ -111,7 +119,7 @@ def taken(stored: xr.Dataset) -> None:
     _remember(folder, content, _recall(folder, content)[0] | seen, stored.attrs["read_at"])
     for name, file in seen.items():
         path = folder / name
-        if file.finished and _marker(path).exists():
+        if file.finished and _marker(path).exists() and file.same(_now(path)):
             _move(path, folder / "done")
             _move(_marker(path), folder / "done")
 
@@ -124,6 +132,15 @@ def arrival(changed: int, looked: np.datetime64 | None, now: np.datetime64) -> n
         seconds = np.timedelta64(59, "s")  # a minute that had begun counts as over
         came = max(came, (looked + seconds).astype("datetime64[m]"))
     return came.astype("datetime64[ns]")
+
+
+def _now(path: Path) -> Seen | None:
+    """A file as it is, None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return Seen(status.st_size, status.st_mtime_ns)
 
 
 def station_of(name: str, gauges: Sequence[Gauge]) -> str | None:

@@ -60,12 +60,13 @@ def assumed_known(
     delay: np.timedelta64 | None,
     name: str,
 ) -> np.ndarray:
-    """When rows that do not say so became known (n,): at `known`, else at their hour, a forecast at its start + delay.
+    """When rows that do not say so became known (n,): at `known` but not before their hour, or the start of a forecast;
+    without it at their hour, a forecast at its start + delay.
 
     Raises Refused for a forecast without either: one that is known before it was made flatters every score.
     """
     if known is not None:
-        return np.full(time.size, known, "datetime64[ns]")
+        return np.maximum(known, time if reference is None else reference)  # nothing is known before it is measured
     if reference is None:
         return time
     if delay is None:
