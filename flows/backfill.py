@@ -17,7 +17,9 @@ Weather = Literal["observed", "none", "archived"]
 
 
 def months(start: np.datetime64, end: np.datetime64) -> list[tuple[np.datetime64, np.datetime64]]:
-    """(first, last) issue time of every calendar month from `start` to `end`, both included."""
+    """(first, last) issue time of every calendar month from `start` to `end`, both included. Raises ValueError."""
+    if end < start:
+        raise ValueError(f"the period ends ({iso(end)}) before it starts ({iso(start)})")
     firsts = np.arange(start.astype("datetime64[M]"), end.astype("datetime64[M]") + 1).astype("datetime64[ns]")
     lasts = [*(firsts[1:] - HOUR), end]
     return [(max(a, start), b) for a, b in zip(firsts, lasts, strict=True)]

@@ -12,7 +12,7 @@ from hydroda import steps
 from hydroda.lock import Busy
 from hydroda.settings import Settings
 from hydroda.settings_file import load
-from hydroda.units import iso, parse_utc
+from hydroda.units import floor_hour, iso, parse_utc
 
 VERIFIED = np.timedelta64(7, "D")  # scores that follow each cycle; the nightly flow looks back further
 
@@ -42,8 +42,16 @@ def verify_recent(config: str, cycle: str) -> State:
 
 
 def cycle_of(settings: Settings, cycle: str | None) -> np.datetime64:
-    """The cycle asked for, else the one that belongs to the scheduled start: a late start does not change it."""
-    return parse_utc(cycle) if cycle else settings.cycle_at(parse_utc(str(runtime.flow_run.scheduled_start_time)))
+    """The cycle asked for, else the one that belongs to the scheduled start: a late start does not change it.
+
+    Raises ValueError for one that is no full hour.
+    """
+    if not cycle:
+        return settings.cycle_at(parse_utc(str(runtime.flow_run.scheduled_start_time)))
+    target = parse_utc(cycle)
+    if target != floor_hour(target):
+        raise ValueError(f"{cycle} is not a full hour; the nearest cycle before it is {iso(floor_hour(target))}")
+    return target
 
 
 @flow(name="hourly", timeout_seconds=900)
@@ -60,9 +68,10 @@ def hourly(config: str = "hydroda.toml", cycle: str | None = None, force: bool =
         ended = run_cycle(config, iso(each), force and not late, late, return_state=True)
         if ended.name == "Busy":
             return Completed(name="Skipped", message=ended.message)
-    verified = verify_recent(config, iso(target), return_state=True)
-    if verified.is_failed():
-        get_run_logger().warning("no scores: %s", verified.message)
+    if not ended.is_failed():
+        verified = verify_recent(config, iso(target), return_state=True)
+        if verified.is_failed():
+            get_run_logger().warning("no scores: %s", verified.message)
     # a state of its own: Prefect would sum up a task's state as "All states completed."
     make = Failed if ended.is_failed() else Completed
     return make(name=ended.name, message=ended.message)

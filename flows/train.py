@@ -55,12 +55,12 @@ def train(
     calibrations = {
         station: calibrate(config, station, start, end, validation_start, return_state=True) for station in ids
     }
-    failed = [station for station, state in calibrations.items() if state.is_failed()]
+    failed = {station: str(state.message) for station, state in calibrations.items() if state.is_failed()}
     fit = [station for station in ids if station not in failed]
     lessons = ([fit] if together else [[station] for station in fit]) if networks and fit else []
     for lesson in lessons:
         state = train_networks(config, lesson, start, end, design, parameters, together, return_state=True)
-        failed += lesson if state.is_failed() else []
+        failed |= dict.fromkeys(lesson, str(state.message)) if state.is_failed() else {}
     if failed:
-        return Failed(message=f"not calibrated or trained: {', '.join(failed)}")
+        return Failed(message="; ".join(f"{station}: {why}" for station, why in failed.items()))
     return Completed(message=f"calibrated: {', '.join(ids)}")

@@ -68,8 +68,11 @@ def hindcast(
     """The archives (one a month) of the forecasts of every hour from `start` to `end`; also their product files.
 
     `forcing` of the lead hours: observed, none or archived. Live products and beliefs are not touched. Raises
-    ValueError when no catchment can be forecast or a time is not a full hour, lock.Busy.
+    ValueError when no catchment can be forecast the period ends before it starts or a
+    time is not a full hour, lock.Busy.
     """
+    if end < start:
+        raise ValueError(f"the period ends ({iso(end)}) before it starts ({iso(start)})")
     for time in (start, end):
         if time != floor_hour(time):
             raise ValueError(f"{iso(time)} is not a full hour; the nearest one before it is {iso(floor_hour(time))}")

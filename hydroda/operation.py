@@ -10,6 +10,7 @@ import numpy as np
 from hydroda import domain as domains
 from hydroda import known, netcdf, release, restart, window
 from hydroda.domain import Domain
+from hydroda.fields import MISSING
 from hydroda.forecasting import Trail, advance, outlook
 from hydroda.groups import Group, alone, grouped
 from hydroda.release import Issued
@@ -64,6 +65,8 @@ def run(settings: Settings, cycle: np.datetime64, *, force: bool = False, catch_
         store.retention(cycle)
         reasons = release.degraded(issued, failed, settings.forcing.forecast)
         message = ", ".join(filter(None, (*reasons, _told(failed))))
+        if all((one.outlook.status == MISSING).all() for one in issued):
+            return Done(cycle, "failed", tuple(paths), f"no catchment has a forecast: {message}")
         return Done(cycle, "degraded" if reasons else "published", tuple(paths), message)
 
 

@@ -246,3 +246,15 @@ def test_check_tries_the_filter_and_names_missing_networks(settings, capsys, mon
     edited(settings, "bregenz", lambda content: content["errors"].pop("gauge"))
     main(["check"])
     assert "bregenz errors of hbv.hourly are" in capsys.readouterr().out
+
+
+def test_a_cycle_without_any_forecast_has_failed(settings, monkeypatch):
+    real = operation.outlook
+
+    def outlook(*arguments):
+        (ahead,), after = real(*arguments)
+        return [ahead._replace(status=np.full_like(ahead.status, MISSING))], after
+
+    monkeypatch.setattr(operation, "outlook", outlook)
+    done = steps.run(settings, FIRST)
+    assert done.state == "failed" and done.message.startswith("no catchment has a forecast: forecast_missing:2")
