@@ -125,7 +125,7 @@ def test_the_cycle_follows_the_schedule_not_the_clock(monkeypatch):
 
 
 def test_a_cycle_that_failed_is_not_scored(did):
-    did.run.return_value = SimpleNamespace(state="failed", message="ach is not calibrated", files=())
+    did.run.side_effect = lambda settings, cycle, **_: ended("failed", "ach is not calibrated")
     assert hourly(cycle="2003-07-01T06", return_state=True).is_failed()
     assert not did.verify.called
 
