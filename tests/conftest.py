@@ -5,8 +5,9 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,17 +34,26 @@ SMALL = (
 )
 
 
-def complaints_of_cf(path: Path) -> list[str]:
-    """What the IOOS compliance checker finds against CF in a file; skips the test where it is not installed."""
+def compliance(files: Sequence[Path], *tests: str) -> dict[str, Any]:
+    """The report of the IOOS compliance checker on files, {name: {test: report}}; skips where it is not installed."""
     tool = shutil.which("compliance-checker", path=str(Path(sys.executable).parent))
     if tool is None:
         pytest.skip("compliance-checker is not installed")
-    command = [tool, "-t", "cf:1.8", "-c", "strict", "-f", "json_new", "-o", "-", str(path)]
-    said = subprocess.run(command, check=False, capture_output=True, text=True).stdout
-    (tests,) = json.loads(said[said.index("{") :]).values()
-    assert tests["cf:1.8"]["possible_points"] > 50
-    entries = [e for level in ("high", "medium", "low") for e in tests["cf:1.8"][f"{level}_priorities"]]
-    return [f"{e['name']}: {what}" for e in entries if e["value"][0] < e["value"][1] for what in e["msgs"]]
+    report = files[0].parent / "report.json"
+    asked = [part for test in tests for part in ("-t", test)]
+    command = [tool, *asked, "-c", "strict", "-f", "json_new", "-o", str(report), *map(str, files)]
+    subprocess.run(command, check=False, capture_output=True)
+    found = json.loads(report.read_text())
+    assert len(found) == len(files)
+    return {Path(name).name: of for name, of in found.items()}
+
+
+def complaints(report, *levels):
+    """What lost points; a remark on something that passes is none."""
+    entries = [entry for level in levels for entry in report[f"{level}_priorities"]]
+    return [
+        (entry["name"], what) for entry in entries if entry["value"][0] < entry["value"][1] for what in entry["msgs"]
+    ]
 
 
 def with_late_values(records):
