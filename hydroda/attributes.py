@@ -1,5 +1,6 @@
 """Who, what, where, when and from which inputs: the global attributes of a product file."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -88,6 +89,11 @@ class Provenance:
     model: str = UNKNOWN
     filter: str = UNKNOWN
     credits: Credits = Credits()
+
+
+def run_id(now: np.datetime64) -> str:
+    """Of the run of this process that began at a time."""
+    return f"{iso(now)}-{os.getpid()}"
 
 
 def global_attributes(

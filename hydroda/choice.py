@@ -149,9 +149,13 @@ def share_in_words(share: np.ndarray) -> list[str]:
     told = []
     for own in share.T:
         at, most = np.flatnonzero(own), round(100.0 * float(own.max(initial=0.0)))
-        words = f"up to {most} % left to open loop + last error"
-        told.append(f"{words} at {LEADS[at[0]]}-{LEADS[at[-1]]} h" if at.size else "")
+        told.append(f"up to {most} % left to open loop + last error {span(at)}" if at.size else "")
     return told
+
+
+def span(at: np.ndarray) -> str:
+    """The leads at positions (k,) in words: "at 3-12 h"."""
+    return f"at {LEADS[at[0]]}-{LEADS[at[-1]]} h"
 
 
 def in_words(names: Sequence[str]) -> str:

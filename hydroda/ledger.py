@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from hydroda import intervals
-from hydroda.choice import BOTH, FILTER, METHODS, NETWORKS, TREND, WITH_TREND
+from hydroda.choice import BOTH, FILTER, METHODS, NETWORKS, TREND, WITH_TREND, span
 from hydroda.predictive import SIDES
 from hydroda.schema import LEADS
 
@@ -115,7 +115,7 @@ def swaps_in_words(chosen: np.ndarray, method: np.ndarray) -> list[str]:
     for before, after in zip(chosen.T, method.T, strict=True):
         at = np.flatnonzero(before != after)
         names = " and ".join(dict.fromkeys(f"{after[i]} instead of {before[i]}" for i in at)).replace("_", " ")
-        told.append(f"{names} at {LEADS[at[0]]}-{LEADS[at[-1]]} h, which erred less of late" if at.size else "")
+        told.append(f"{names} {span(at)}, which erred less of late" if at.size else "")
     return told
 
 

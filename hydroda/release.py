@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from hydroda import choice, day, gauge_bias, ledger, netcdf, products, publish, restart, window
-from hydroda.attributes import Provenance
+from hydroda.attributes import Provenance, run_id
 from hydroda.domain import Domain
 from hydroda.fields import MISSING
 from hydroda.forecasting import RECENT, Outlook, Trail
@@ -218,7 +217,7 @@ def _provenance(
     return Provenance(
         domain=settings.deployment.domain,
         created=now,
-        run_id=f"{iso(now)}-{os.getpid()}",
+        run_id=run_id(now),
         command=f"hydroda {'hindcast' if run_kind == 'hindcast' else 'run'}",
         run_kind=run_kind,
         start_kind=next(kind for kind in ("cold", "older_state", "warm") if kind in kinds),

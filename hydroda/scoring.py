@@ -1,6 +1,5 @@
 """Scores of a period out of the store: hindcasts or what was really published, against what was observed in the end."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import xarray as xr
 
 from hydroda import domain as domains
 from hydroda import known, netcdf, products, publish, verification, window
-from hydroda.attributes import Provenance
+from hydroda.attributes import Provenance, run_id
 from hydroda.domain import Domain
 from hydroda.quality import FAIL
 from hydroda.records import ALWAYS
@@ -48,7 +47,7 @@ def _provenance(domain: Domain, kind: str, scores: xr.Dataset) -> Provenance:
     return Provenance(
         domain=settings.deployment.domain,
         created=now,
-        run_id=f"{iso(now)}-{os.getpid()}",
+        run_id=run_id(now),
         command="hydroda verify",
         run_kind=kind,
         config_sha256=settings.sha256,

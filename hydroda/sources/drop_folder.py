@@ -41,9 +41,9 @@ class Seen:
     stations: tuple[str, ...] = ()
     came: str = ""  # when it came as it is, once that is settled
 
-    def same(self, other: "Seen | None") -> bool:
+    def same(self, other: "Seen") -> bool:
         """Whether the file is as it was."""
-        return other is not None and (self.size, self.changed) == (other.size, other.changed)
+        return (self.size, self.changed) == (other.size, other.changed)
 
 
 Reader = Callable[[Path, bytes, np.datetime64], xr.Dataset]  # of a file, what is in it, and when it came
@@ -74,19 +74,19 @@ def read_new(
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not path.name.endswith(suffixes) or not path.is_file():
             continue
-        status = path.stat()
-        now = Seen(status.st_size, status.st_mtime_ns, stations=stations)
-        before = memory.get(path.name)
-        came = arrival(status.st_mtime_ns, looked, moment)
-        if before is not None and now.same(before) and before.came:  # read again, as for a station that is new
+        now, before = _now(path), memory.get(path.name)
+        if before is not None and not now.same(before):
+            before = None
+        came = arrival(now.changed, looked, moment)
+        if before is not None and before.came:  # it may be read again, as for a station that is new
             came = np.datetime64(before.came, "ns")
-        now = replace(now, came=np.datetime_as_string(came, unit="s"))
-        if not now.same(before) or (before is not None and before.stations != stations):
+        now = replace(now, stations=stations, came=np.datetime_as_string(came, unit="s"))
+        if before is not None and before.stations != stations:
             before = None
         marked = _marker(path).exists()
         if before is not None and before.finished and not marked:
             continue
-        settled = marked or abs(time.time() - status.st_mtime) > SETTLED_SECONDS
+        settled = marked or abs(time.time() - 1e-9 * now.changed) > SETTLED_SECONDS
         try:
             data, whole = _read(path, now.size, settled or not whole_lines)
             part = reader(path, data, came)
@@ -119,7 +119,7 @@ def taken(stored: xr.Dataset) -> None:
     _remember(folder, content, _recall(folder, content)[0] | seen, stored.attrs["read_at"])
     for name, file in seen.items():
         path = folder / name
-        if file.finished and _marker(path).exists() and file.same(_now(path)):
+        if file.finished and _marker(path).exists() and path.exists() and file.same(_now(path)):
             _move(path, folder / "done")
             _move(_marker(path), folder / "done")
 
@@ -134,12 +134,9 @@ def arrival(changed: int, looked: np.datetime64 | None, now: np.datetime64) -> n
     return came.astype("datetime64[ns]")
 
 
-def _now(path: Path) -> Seen | None:
-    """A file as it is, None where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
+def _now(path: Path) -> Seen:
+    """A file as it is."""
+    status = path.stat()
     return Seen(status.st_size, status.st_mtime_ns)
 
 
