@@ -11,15 +11,14 @@ from prefect.states import Completed, State
 from hydroda import steps
 from hydroda.lock import Busy
 from hydroda.settings_file import load
-from hydroda.units import HOUR, iso, parse_utc
+from hydroda.units import HOUR, check_period, iso, parse_utc
 
 Weather = Literal["observed", "none", "archived"]
 
 
 def months(start: np.datetime64, end: np.datetime64) -> list[tuple[np.datetime64, np.datetime64]]:
     """(first, last) issue time of every calendar month from `start` to `end`, both included. Raises ValueError."""
-    if end < start:
-        raise ValueError(f"the period ends ({iso(end)}) before it starts ({iso(start)})")
+    check_period(start, end)
     firsts = np.arange(start.astype("datetime64[M]"), end.astype("datetime64[M]") + 1).astype("datetime64[ns]")
     lasts = [*(firsts[1:] - HOUR), end]
     return [(max(a, start), b) for a, b in zip(firsts, lasts, strict=True)]

@@ -12,7 +12,7 @@ from hydroda import steps
 from hydroda.lock import Busy
 from hydroda.settings import Settings
 from hydroda.settings_file import load
-from hydroda.units import floor_hour, iso, parse_utc
+from hydroda.units import check_full_hour, iso, parse_utc
 
 VERIFIED = np.timedelta64(7, "D")  # scores that follow each cycle; the nightly flow looks back further
 
@@ -49,8 +49,7 @@ def cycle_of(settings: Settings, cycle: str | None) -> np.datetime64:
     if not cycle:
         return settings.cycle_at(parse_utc(str(runtime.flow_run.scheduled_start_time)))
     target = parse_utc(cycle)
-    if target != floor_hour(target):
-        raise ValueError(f"{cycle} is not a full hour; the nearest cycle before it is {iso(floor_hour(target))}")
+    check_full_hour(target, cycle)
     return target
 
 

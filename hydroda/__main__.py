@@ -20,12 +20,11 @@ from hydroda.console import (
     SAID,
     USAGE,
     Common,
-    UsageError,
     counted,
     explain,
+    full_hour,
     period,
     progress,
-    utc,
 )
 
 if TYPE_CHECKING:
@@ -86,17 +85,15 @@ def run(*, cycle: str | None = None, force: bool = False, common: Common = COMMO
         Make it again although it is there.
     """
     settings = common.settings
-    target = None if cycle is None else utc(cycle)
     from hydroda import steps
-    from hydroda.units import floor_hour, iso, utc_now
+    from hydroda.units import iso, utc_now
 
-    if target is None:
+    if cycle is None:
         target = settings.cycle_at(utc_now())
         _fetch(settings)
         cycles = [*(c for c in steps.pending(settings, target) if c != target), target]
-    elif target != floor_hour(target):
-        raise UsageError(f"{cycle} is not a full hour; the nearest cycle before it is {iso(floor_hour(target))}")
     else:
+        target = full_hour(cycle)
         cycles = [target]
     failed = False
     for each in cycles:

@@ -120,20 +120,26 @@ def attributes(domain: Domain, forcing: str) -> dict[str, str]:
     }
 
 
-def inputs(domain: Domain, groups: Sequence[Group], forcing: str, cycle: np.datetime64) -> str:
-    """SHA-256 of what is stored of the month of a cycle, from its first window to its last lead hour, and of what the
-    month before was made of, since its last state is where this one begins."""
+def stored(domain: Domain, groups: Sequence[Group], cycle: np.datetime64) -> tuple[xr.Dataset, xr.Dataset]:
+    """The observations and weather forecasts of the month of a cycle, from its first window to its last lead hour."""
     month = cycle.astype("datetime64[M]")
     first = month.astype("datetime64[ns]") - (domain.settings.cycle.window_hours + CONTEXT) * HOUR
     last = (month + 1).astype("datetime64[ns]") + LEADS.size * HOUR
-    ids, digest = [name for group in groups for name in group.ids], hashlib.sha256()
-    for records in (domain.store.observations(ids, first, last), domain.store.forecasts(ids, first, last)):
-        for column in records.variables.values():
+    ids = [name for group in groups for name in group.ids]
+    return domain.store.observations(ids, first, last), domain.store.forecasts(ids, first, last)
+
+
+def inputs(domain: Domain, records: Sequence[xr.Dataset], forcing: str, cycle: np.datetime64) -> str:
+    """SHA-256 of what is stored of the month of a cycle, and of the hindcasts of the month before, since these end
+    where this one begins."""
+    digest = hashlib.sha256()
+    for part in records:
+        for column in part.variables.values():
             values = column.values
             digest.update("\n".join(values).encode() if values.dtype.kind == "U" else values.tobytes())
-    before = domain.store.archive_path(forcing, (month - 1).astype("datetime64[ns]"))
-    with contextlib.suppress(FileNotFoundError, netcdf.DamagedFile):
-        digest.update(str(netcdf.read(before).attrs.get(INPUTS)).encode())
+    before = domain.store.archive_path(forcing, (cycle.astype("datetime64[M]") - 1).astype("datetime64[ns]"))
+    with contextlib.suppress(FileNotFoundError):
+        digest.update(netcdf.sidecar_path(before).read_bytes())
     return digest.hexdigest()
 
 

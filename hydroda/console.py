@@ -62,15 +62,19 @@ def utc(text: str) -> "np.datetime64":
 
 def period(start: str, end: str) -> "tuple[np.datetime64, np.datetime64]":
     """First and last hour of a period on the command line. Raises UsageError."""
-    from hydroda.units import floor_hour, iso
+    from hydroda.units import check_period
 
     first, last = utc(start), utc(end)
-    for text, time in ((start, first), (end, last)):
-        if time != floor_hour(time):
-            raise UsageError(f"{text} is not a full hour; the nearest one before it is {iso(floor_hour(time))}")
-    if first > last:
-        raise UsageError(f"the period ends ({end}) before it starts ({start})")
+    try:
+        check_period(first, last, (start, end))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     return first, last
+
+
+def full_hour(text: str) -> "np.datetime64":
+    """A full hour on the command line. Raises UsageError."""
+    return period(text, text)[0]
 
 
 def counted(counts: "Counts") -> str:

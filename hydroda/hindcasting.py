@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
 from hydroda import archive, known, netcdf, release, restart, window
 from hydroda import domain as domains
@@ -24,7 +25,7 @@ from hydroda.release import Issued
 from hydroda.schema import LEADS, hours, months
 from hydroda.settings import Settings
 from hydroda.start import begin, trailing
-from hydroda.units import HOUR, floor_hour, hour_number, iso
+from hydroda.units import HOUR, check_period, hour_number, iso
 from hydroda.verification import DIMS
 from hydroda.window import CONTEXT, Lead, View
 
@@ -68,14 +69,9 @@ def hindcast(
     """The archives (one a month) of the forecasts of every hour from `start` to `end`; also their product files.
 
     `forcing` of the lead hours: observed, none or archived. Live products and beliefs are not touched. Raises
-    ValueError when no catchment can be forecast the period ends before it starts or a
-    time is not a full hour, lock.Busy.
+    ValueError when no catchment can be forecast, and of a period as `units.check_period`; lock.Busy.
     """
-    if end < start:
-        raise ValueError(f"the period ends ({iso(end)}) before it starts ({iso(start)})")
-    for time in (start, end):
-        if time != floor_hour(time):
-            raise ValueError(f"{iso(time)} is not a full hour; the nearest one before it is {iso(floor_hour(time))}")
+    check_period(start, end)
     domain = domains.load(settings)
     groups, lacking = grouped(domain)
     if not groups:
@@ -109,7 +105,8 @@ def _month(
 ) -> tuple[Path, list[Run]]:
     """The archive of a month, and where its groups stand after it; if it was there, nowhere: the store knows."""
     path, attrs = domain.store.archive_path(forcing, cycles[0]), archive.attributes(domain, forcing)
-    inputs = archive.inputs(domain, groups, forcing, cycles[0])
+    records = archive.stored(domain, groups, cycles[0])
+    inputs = archive.inputs(domain, records, forcing, cycles[0])
     belief = domain.store.belief_path(cycles[-1], f"{BELIEF}-{forcing}")
     standing = archive.standing(path, attrs)
     fresh = standing is not None and standing.attrs[archive.INPUTS] == inputs
@@ -117,7 +114,8 @@ def _month(
     if complete and not products and netcdf.sidecar_path(belief).exists():
         told(cycles.size, cycles[-1])
         return path, []
-    runs = [_enter(domain, group, cycles, forcing, before[i] if before else None) for i, group in enumerate(groups)]
+    begun: Sequence[Run | None] = before or [None] * len(groups)
+    runs = [_enter(domain, g, cycles, forcing, run, *records) for g, run in zip(groups, begun, strict=True)]
     waiting: list[Waiting] = [[] for _ in runs]
     networks = max(0 if n is None else n.seeds for n in (group.batch.networks for group in groups))
     columns = archive.columns(domain, cycles, networks)
@@ -138,8 +136,17 @@ def _month(
     return path, runs
 
 
-def _enter(domain: Domain, group: Group, cycles: np.ndarray, forcing: str, before: Run | None) -> Run:
-    """A group at the beginning of a month, on its way already or from the start that a live run would find."""
+def _enter(
+    domain: Domain,
+    group: Group,
+    cycles: np.ndarray,
+    forcing: str,
+    before: Run | None,
+    records: xr.Dataset,
+    told: xr.Dataset,
+) -> Run:
+    """A group at the beginning of a month, on its way already or from the start that a live run would find, with the
+    observations and weather forecasts of the month."""
     if before is None:
         start = begin(domain, group, cycles[0], f"{BELIEF}-{forcing}")
         trail, ledger, kind, age = Trail(start.moment, None, ()), start.ledger, start.kind, start.age
@@ -147,8 +154,6 @@ def _enter(domain: Domain, group: Group, cycles: np.ndarray, forcing: str, befor
         trail, ledger, kind, age = before.trail, before.ledger, before.start_kind, before.start_age
     first = cycles[0] - (domain.settings.cycle.window_hours + CONTEXT) * HOUR
     stretch = hours(first, cycles[-1] + LEADS.size * HOUR)
-    records = domain.store.observations(group.ids, stretch[0], stretch[-1])
-    told = domain.store.forecasts(group.ids, cycles[0] + HOUR, stretch[-1])
     return Run(
         group=group,
         trail=trail,

@@ -57,3 +57,18 @@ def parse_utc(text: str) -> np.datetime64:
 def iso(time: np.datetime64) -> str:
     """`2003-07-01T06:00Z`: how times are written in messages, attributes and file listings."""
     return f"{np.datetime_as_string(time, unit='m')}Z"
+
+
+def check_full_hour(time: np.datetime64, said: str) -> None:
+    """Raises ValueError, naming the time as it was `said`, where it is no full hour."""
+    if time != floor_hour(time):
+        raise ValueError(f"{said} is not a full hour; the nearest cycle before it is {iso(floor_hour(time))}")
+
+
+def check_period(start: np.datetime64, end: np.datetime64, said: tuple[str, str] | None = None) -> None:
+    """Raises ValueError, naming the times as they were `said`, where one is no full hour or the period is reversed."""
+    first, last = said or (iso(start), iso(end))
+    check_full_hour(start, first)
+    check_full_hour(end, last)
+    if end < start:
+        raise ValueError(f"the period ends ({last}) before it starts ({first})")
