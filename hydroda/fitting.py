@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hydroda import choice, correction, judging, quarters, stretches, tuning
+from hydroda.batches import batch as batch_of
+from hydroda.batches import build_filter
 from hydroda.calibrated import GAUGE, Calibrated, Tuned
 from hydroda.calibration import ModelFit, fit_model, runoff
 from hydroda.correction import Correction
 from hydroda.cycle import Levels
-from hydroda.groups import batch as batch_of
-from hydroda.groups import build_filter
 from hydroda.history import Record, record_of
 from hydroda.judging import Judged
 from hydroda.models.model import Model

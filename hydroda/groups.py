@@ -1,23 +1,19 @@
-"""Calibrated catchments as batches: those that share a model are computed together, on tensors."""
+"""Catchments of a deployment that are computed together: those that share a model, with the networks each has."""
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from hydroda import catalogue, choice, cycle, designs, training
+from hydroda import batches, catalogue, choice, cycle, designs, network_files
 from hydroda.calibrated import GAUGE, Calibrated
 from hydroda.choice import BOTH, NETWORKS
-from hydroda.cycle import Batch, Levels
+from hydroda.cycle import Batch
 from hydroda.domain import Domain
-from hydroda.filters.recipe import Build
-from hydroda.models.model import Model
-from hydroda.settings import Settings
 from hydroda.window import Place
 
 log = logging.getLogger(__name__)
@@ -78,7 +74,7 @@ def grouped(domain: Domain) -> tuple[tuple[Group, ...], dict[str, str]]:
         members = tuple(found[i] for i in positions)
         prints = tuple(member.fingerprint(domain.settings) for member in members)
         places = tuple(domain.places[i] for i in positions)
-        made = batch(members, domain.settings)
+        made = batches.batch(members, domain.settings)
         if count:
             made = designs.beside(made, design, [networks[i].weights for i in positions])
         blind = tuple(m.station for m in (domain.members[i] for i in positions) if not count and _asks(domain, m))
@@ -127,10 +123,10 @@ def _networks(domain: Domain, member: Calibrated) -> Networks:
             raise ValueError("not what was trained with the parameters beside it")
         if taught.report.get("filter") != domain.settings.filter.model_dump(mode="json"):
             raise ValueError("trained beside another filter")
-        weights = training.weights_in(content)
+        weights = network_files.weights_in(content)
         name = taught.report.get("design", designs.GAIN)  # those from before there was a choice say nothing
         designs.design(name)
-        states = len(build_model(member.model, member.temperature).states)
+        states = len(batches.build_model(member.model, member.temperature).states)
         if weights["fixed.content"].shape[-1] != states:
             raise ValueError(f"for {weights['fixed.content'].shape[-1]} states, {member.model} has {states}")
     except (OSError, ValueError, KeyError) as error:
@@ -149,7 +145,7 @@ def _check(member: Calibrated, area: float) -> None:
             f"was calibrated with an area of {member.area_km2:g} km2, the settings say {area:g}: correct them, or "
             "calibrate again"
         )
-    model = build_model(member.model, member.temperature)
+    model = batches.build_model(member.model, member.temperature)
     for what, expected, found in (
         ("parameters", [p.name for p in model.parameters], member.parameters),
         ("errors", [*(s.name for s in model.states), GAUGE], member.errors),
@@ -158,43 +154,3 @@ def _check(member: Calibrated, area: float) -> None:
             raise ValueError(f"{what} of {member.model} are {expected}, found {sorted(found)}: calibrate again")
         if not np.isfinite(np.array(list(found.values()))).all():
             raise ValueError(f"{what} are not all finite: calibrate again")
-
-
-@cache
-def build_model(name: str, temperature: bool) -> Model:
-    """The model "family.name", with snow where it can have it and there is temperature."""
-    build = catalogue.function("models", name)
-    made: Model = build(temperature=temperature) if "temperature" in catalogue.models()[name].options else build()
-    return made
-
-
-def build_filter(settings: Settings) -> Build:
-    """The filter of the settings with its modifiers, to be given a system."""
-    own = settings.filter
-    return built([(own.name, own.options), *((modifier.name, modifier.options) for modifier in own.modifiers)])
-
-
-def built(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> Build:
-    """A filter by name and options, changed by the modifiers that follow it, in their order."""
-    (name, options), *modifiers = parts
-    build: Build = partial(catalogue.function("filters", name), **options)
-    for name, options in modifiers:
-        build = catalogue.function("filters", name)(build, **options)
-    return build
-
-
-def batch(catchments: Sequence[Calibrated], settings: Settings) -> Batch:
-    """The batch of catchments of one model, without networks."""
-    model = build_model(catchments[0].model, catchments[0].temperature)
-
-    def column(values: Sequence[Sequence[float]]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float64).unsqueeze(1)
-
-    def errors(side: int) -> torch.Tensor:
-        return column([[c.errors[state.name][side] for state in model.states] for c in catchments])
-
-    gauge = [column([[c.errors[GAUGE][side]] for c in catchments])[:, 0] for side in (0, 1)]
-    parameters = column([[c.parameters[p.name] for p in model.parameters] for c in catchments])
-    levels = Levels(errors(0), errors(1), *gauge)
-    ids = [c.station for c in catchments]
-    return cycle.batch(model, parameters, levels, build_filter(settings), ids, settings.filter.seed)

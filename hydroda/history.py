@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hydroda import known, quality, reforecasts, stretches, window
-from hydroda.groups import build_model
+from hydroda.batches import build_model
 from hydroda.models.model import Model
 from hydroda.quality import Limits
 from hydroda.schema import hours

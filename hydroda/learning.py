@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hydroda import choice, designs, gains, judging, quarters, stretches, training, tuning
+from hydroda.batches import batch as batch_of
 from hydroda.calibrated import Calibrated
 from hydroda.calibration import open_loop
 from hydroda.cycle import Batch, Moment
@@ -18,7 +19,6 @@ from hydroda.filters import guided
 from hydroda.filters.networks import FIXED
 from hydroda.filters.recipe import Filter
 from hydroda.gains import Analysed, Reference
-from hydroda.groups import batch as batch_of
 from hydroda.history import Record, record_of
 from hydroda.judging import Judged
 from hydroda.losses import Series, joined

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hydroda import calibrated, learning, training
+from hydroda import calibrated, learning, network_files
 from hydroda.domain import store_of
 from hydroda.learning import Effort, Lesson, Pupil
 from hydroda.progress import Progress
@@ -67,6 +67,6 @@ def _keep(settings: Settings, store: Store, pupil: Pupil, lesson: Lesson, taught
     report = {"start": iso(pupil.start), "end": iso(pupil.end)} | lesson.report()
     report |= {"taught_on": list(taught_on), "filter": settings.filter.model_dump(mode="json")}
     path = store.weights_path(station)
-    training.save(path, lesson.weights, {"station": station, "model": found.model} | report)
+    network_files.save(path, lesson.weights, {"station": station, "model": found.model} | report)
     taught, judged = calibrated.Taught(hashlib.sha256(path.read_bytes()).hexdigest(), report), lesson.judged
     store.write_parameters(station, judged.applied(replace(found, taught=taught)).content())

@@ -12,19 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from hydroda import files
+from hydroda import files, network_files
 from hydroda.filters.beliefs import mapped
 from hydroda.filters.networks import FIXED
 from hydroda.filters.recipe import Filter
 from hydroda.losses import Objective, Series, begin
 from hydroda.progress import Progress, silent
 
-WEIGHTS, CHECKPOINT = "hydroda weights 1", "hydroda training 2"  # formats
+CHECKPOINT = "hydroda training 2"  # format
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam (Kingma & Ba 2015)
 Build = Callable[[Mapping[str, Tensor], Series], Filter]  # the filter of weights, for catchments of these parameters
 
@@ -204,11 +202,13 @@ def _label(start: Mapping[str, Tensor], task: Task, plan: Plan) -> dict[str, Any
 
 def _written(state: State, label: Mapping[str, Any]) -> bytes:
     tensors = {name: value for name, value in vars(state).items() if isinstance(value, Tensor)}
-    return _bytes(tensors, {"format": CHECKPOINT, "iteration": state.iteration, "history": state.history, **label})
+    return network_files.packed(
+        tensors, {"format": CHECKPOINT, "iteration": state.iteration, "history": state.history, **label}
+    )
 
 
 def _restored(path: Path, label: Mapping[str, Any]) -> State:
-    tensors, about = _read(path, CHECKPOINT)
+    tensors, about = network_files.unpacked(path, CHECKPOINT)
     state = State(**tensors, iteration=about.pop("iteration"), history=about.pop("history"))
     if about != label:
         wrong = [name for name in label if about.get(name) != label[name]]
@@ -220,40 +220,3 @@ def _told(state: State, loss: Tensor, score: Tensor) -> str:
     skipped = f", {int(state.skipped.sum())} gradients skipped" if state.skipped.any() else ""
     numbers = (float(x.mean()) for x in (loss, score, state.score))
     return "loss {:.4g}, validation {:.4g}, best {:.4g}".format(*numbers) + skipped
-
-
-def save(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Weights and what is to be known of them (configuration, data hash, scores) as one safetensors file."""
-    files.replace(path, _bytes(weights, {"format": WEIGHTS, **about}))
-
-
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save` wrote. Raises ValueError for any other file: a pickle may run code, so none is read."""
-    return _read(path, WEIGHTS)
-
-
-def weights_in(content: bytes) -> dict[str, Tensor]:
-    """The weights alone, of the content of a file that `save` wrote. Raises ValueError for any other."""
-    try:
-        return safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"no safetensors: {error}") from None
-
-
-def _bytes(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
-    """One entry of metadata, since those of safetensors come in any order and the same must give the same bytes."""
-    return safetensors.torch.save(
-        {name: tensor.detach().contiguous() for name, tensor in tensors.items()}, {"about": json.dumps(about)}
-    )
-
-
-def _read(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from None
-    if (found := about.pop("format", None)) != expected:
-        raise ValueError(f"{path}: format is {found!r}, expected {expected!r}")
-    return tensors, about

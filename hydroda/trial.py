@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydroda import catalogue, groups
+from hydroda import batches, catalogue
 from hydroda.cycle import Batch, ahead
 from hydroda.filters.recipe import Build, Hour, System
 from hydroda.progress import Progress, among, silent
@@ -62,7 +62,7 @@ def builder(name: str) -> Build:
 
     Raises ValueError naming what there is not.
     """
-    return groups.built([(part, OPTIONS.get(part, {})) for part in catalogue.taken_apart(name, applicable())])
+    return batches.built([(part, OPTIONS.get(part, {})) for part in catalogue.taken_apart(name, applicable())])
 
 
 def applicable() -> list[str]:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from hydroda import designs, fitting, steps, training
+from hydroda import designs, fitting, network_files, steps
+from hydroda.batches import build_model
 from hydroda.filters import guided
-from hydroda.groups import build_model
 from hydroda.schema import LEADS
 from hydroda.settings import Settings
 from hydroda.settings_file import load
@@ -72,7 +72,7 @@ def with_networks(settings: Settings, kinds: Mapping[str, str]) -> None:
         stores = torch.tensor([state.water for state in build_model(content["model"], content["temperature"]).states])
         states = 20.0 * torch.rand(200, len(stores), dtype=torch.float64)
         scales = guided.scales(states, torch.rand(200, dtype=torch.float64), stores)
-        training.save(path, designs.design(name).initial(scales, stores, range(3), (6.0, 0.0)), {"design": name})
+        network_files.save(path, designs.design(name).initial(scales, stores, range(3), (6.0, 0.0)), {"design": name})
         content["choice"] = dict.fromkeys(("observed", "none"), ["filter_and_networks"] * LEADS.size)
         report = {"design": name, "filter": settings.filter.model_dump(mode="json")}
         content["taught"] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "report": report}

@@ -13,8 +13,9 @@ TORCH = {
     "calibration",
     "stretches",
     "tuning",
+    "batches",
+    "network_files",
     "search",
-    "groups",
     "designs",
     "forecasting",
     "restart",
@@ -37,6 +38,7 @@ TORCH = {
 }  # and all of filters and models
 # where the numerics meet the store; loaded by steps in need
 MEETING = {
+    "groups",
     "comparison",
     "start",
     "operation",

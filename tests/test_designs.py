@@ -21,10 +21,12 @@ from hydroda import (
     judging,
     learning,
     netcdf,
+    network_files,
     steps,
     stretches,
     training,
 )
+from hydroda.batches import build_model
 from hydroda.cycle import Batch, Levels, rollout
 from hydroda.designs import DESIGNS, GAIN, LEVELS
 from hydroda.filters import adaptive, bias, coloured, ensemble, guided, levels, linear, lstm, sigma
@@ -34,7 +36,6 @@ from hydroda.filters.kinds import built, kind
 from hydroda.filters.networks import FIXED
 from hydroda.filters.recipe import Hour
 from hydroda.gains import Analysed, Reference
-from hydroda.groups import build_model
 from hydroda.losses import begin
 from hydroda.models.hbv import hourly
 from hydroda.predictive import NO_FLOW
@@ -429,7 +430,7 @@ def test_a_calibrated_gauge_is_given_networks_of_the_design_that_was_asked_for(s
     assert all(choice.BOTH in each and choice.NETWORKS not in each for each in asked)  # two months prove little
     path = steps.store_of(settings).weights_path("ach")
     assert not list(path.parent.glob(".*training*"))  # the checkpoint goes when its weights are kept
-    weights, about = training.load(path)
+    weights, about = network_files.load(path)
     report = steps.store_of(settings).read_parameters("ach")["taught"]["report"]
     assert about["design"] == report["design"] == LEVELS and set(report["validation_ratios"]) >= {"networks", "filter"}
     n = len(build_model("hbv.hourly", True).states)
@@ -492,7 +493,7 @@ def test_gauges_taught_together_have_the_same_networks_each_with_its_own_scales(
         done = steps.train(settings, stations, *months, effort=effort, **how, **more)
         assert not any(each.failed for each in done), done
         found = {station: store.read_parameters(station)["taught"]["report"] for station in ("ach", "bregenz")}
-        return [training.load(store.weights_path(station))[0] for station in found], found
+        return [network_files.load(store.weights_path(station))[0] for station in found], found
 
     (ach, bregenz), about = learned(["ach"], unseen=["bregenz"])
     assert about["bregenz"]["taught_on"] == ["ach"] and set(about["bregenz"]["validation_ratios"]) >= {"networks"}

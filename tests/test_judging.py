@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import CALIBRATED_UNTIL, START
 
-from hydroda import calibrated, choice, correction, designs, groups, intervals, judging, steps, stretches
+from hydroda import batches, calibrated, choice, correction, designs, intervals, judging, steps, stretches
 from hydroda.calibration import open_loop
 from hydroda.choice import FILTER
 from hydroda.filters import guided
@@ -32,7 +32,7 @@ def known(settings):
 
 
 def batch_of(settings, found):
-    return groups.batch(judging.apart(found), settings)
+    return batches.batch(judging.apart(found), settings)
 
 
 def test_parts_of_a_record_are_the_same_in_another_period():
@@ -74,7 +74,7 @@ def test_the_filter_is_judged_in_each_part_by_what_it_was_tuned_to_without(known
     issue, square, seen = [], [], []
     for k, own in enumerate(judging.apart(found)):
         part = replace(past, starts=past.starts[judging.parts(found, past) == k])
-        batch = groups.batch([own], settings).rows(np.zeros(part.starts.size, np.int64))
+        batch = batches.batch([own], settings).rows(np.zeros(part.starts.size, np.int64))
         analysed = stretches.analyses(batch, part, stretches.EVERY)
         made = stretches.forecasts(batch, part, analysed, lambda at: past.forcing[at])
         memory = np.tile(own.residual_hours, (made.issue.size, 1))
@@ -152,7 +152,7 @@ def test_intervals_are_for_what_is_issued_in_floods_too(known, settings):
     found, past = known
     alone = replace(found, apart=(), residual_hours=(30.0, 0.0))
     judged = judging.judged(batch_of(settings, alone), past, alone, AREA)
-    batch = groups.batch([alone], settings).rows(np.zeros(past.starts.size, np.int64))
+    batch = batches.batch([alone], settings).rows(np.zeros(past.starts.size, np.int64))
     analysed = stretches.analyses(batch, past, stretches.EVERY)
     made = stretches.forecasts(batch, past, analysed, lambda at: past.forcing[at])
     every = judging.candidates(made, alone.correction, AREA, np.tile(alone.residual_hours, (made.issue.size, 1)))
@@ -172,7 +172,7 @@ def test_intervals_are_for_what_is_issued_in_floods_too(known, settings):
 def test_single_networks_are_judged_as_their_mean_will_do(known, settings):
     """The mean square error of networks, less their variance, is that of their mean, whatever they say."""
     found, past = known
-    one = groups.batch([found], settings)
+    one = batches.batch([found], settings)
     stores = one.system.stores
     scales = guided.scales(past.states, past.observed, stores)
     weights = designs.design(designs.GAIN).initial(scales, stores, range(3), (6.0, 1.0))

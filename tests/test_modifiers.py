@@ -13,7 +13,7 @@ import torch
 from test_filters import Twin, alike, close, gauges, river, run, same, start, with_gaps
 from torch import Tensor
 
-from hydroda import catalogue, groups
+from hydroda import batches, catalogue
 from hydroda.cycle import Levels, batch
 from hydroda.filters import adaptive, bias, coloured, ensemble, joint, linear, mixed, particle, reduce, reduced, sigma
 from hydroda.filters.beliefs import Belief, mapped, named
@@ -561,7 +561,7 @@ WITH_GAIN = sorted(set(catalogue.filters()) - {"linear.kalman", *(n for n in cat
 def test_every_filter_with_a_gain_can_do_without_white_noise(name):
     """R is zero; what is left after an observation is P − K S Kᵀ all the same, of the directions that are kept."""
     of = one_gauge(with_gaps(gauges()))
-    made = groups.built([(name, {}), ("coloured.remembered", {"gauge_hours": 6.0})])(of.system)
+    made = batches.built([(name, {}), ("coloured.remembered", {"gauge_hours": 6.0})])(of.system)
     belief = start(made, of)
     for k in range(len(of.observation)):
         prior, (belief, update) = made.forecast(belief, of.hour(k)), made.step(belief, of.hour(k))

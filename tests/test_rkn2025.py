@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from hydroda import network_files
 from hydroda.__main__ import main
 from hydroda.reproduction import constant_speed, rkn2025, rkn2025_report
 from hydroda.reproduction.constant_speed import drawn
@@ -85,7 +86,7 @@ def test_the_command_writes_tables_figures_and_weights_and_goes_on(tmp_path, mon
     kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.training")}
     assert len(kept) == 9 and len(list(folder.glob("*.safetensors"))) == 9
     assert all((folder / name).stat().st_size < 150_000 for name in (rkn2025_report.ONE, rkn2025_report.ALL))
-    weights, about = rkn2025.training.load(folder / "RKN.safetensors")
+    weights, about = network_files.load(folder / "RKN.safetensors")
     assert about["filter"] == "rkn.recursive_kalmannet" and about["levels"] == [20, 40] and len(about["data"]) == 64
     assert all(tensor.shape[0] == 2 for tensor in weights.values())
     before = json.loads((folder / "rkn2025.json").read_text())

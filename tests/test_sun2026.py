@@ -13,14 +13,14 @@ import xarray as xr
 from conftest import SMALL
 from test_verification import HALVED, archive, observations
 
-from hydroda import calibrated, gains, learning, steps, training, verification
+from hydroda import calibrated, gains, learning, network_files, steps, verification
 from hydroda.__main__ import main
+from hydroda.batches import build_model
 from hydroda.calibrated import Taught
 from hydroda.correction import BASELINES
 from hydroda.domain import store_of
 from hydroda.filters import guided, lstm
 from hydroda.fitting import Effort
-from hydroda.groups import build_model
 from hydroda.known import forecast_table, newest_forecast
 from hydroda.progress import silent
 from hydroda.reproduction import (
@@ -335,7 +335,7 @@ def taught(settings, *_, **__) -> list[steps.Outcome]:
     weights = lstm.initial(guided.scales(states, states[:, 0], stores), stores, range(2))
     weights["last.weight"] = 0.02 * torch.randn(weights["last.weight"].shape, generator=draw, dtype=torch.float64)
     path = store.weights_path("ach")
-    training.save(path, weights, {"station": "ach"})
+    network_files.save(path, weights, {"station": "ach"})
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     report = {"filter": settings.filter.model_dump(mode="json"), "design": "gain"}
     store.write_parameters("ach", replace(found, taught=Taught(digest, report)).content())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hydroda import losses, training
+from hydroda import losses, network_files, training
 from hydroda.filters import kalmannet
 from hydroda.filters.beliefs import Belief
 from hydroda.filters.recipe import Filter
@@ -220,8 +220,8 @@ def test_random_numbers_of_a_part_are_those_of_its_hours():
 
 def test_weights_are_kept_with_what_they_were_made_of(tmp_path):
     weights, about = start(), {"filter": "kalmannet.kalmannet", "data": task().digest, "validation": [1.5]}
-    training.save(tmp_path / "w.safetensors", weights, about)
-    found, told = training.load(tmp_path / "w.safetensors")
+    network_files.save(tmp_path / "w.safetensors", weights, about)
+    found, told = network_files.load(tmp_path / "w.safetensors")
     assert same(found, weights) and told == about
 
 
@@ -237,7 +237,7 @@ def test_what_is_not_weights_is_refused(tmp_path, kind):
     else:
         path.write_bytes(b"")
     with pytest.raises(ValueError, match=r"safetensors|format"):
-        training.load(path)
+        network_files.load(path)
 
 
 def test_the_scores_of_series_are_those_of_their_rows():

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hydroda import files, losses, training
+from hydroda import files, losses, network_files, training
 from hydroda.filters import kalmannet, linear, mixture, rkn, splitknet
 from hydroda.filters.recipe import Build, Filter
 from hydroda.losses import ALONG, Loss, Run, Series, along, begin, follow, mahalanobis
@@ -151,7 +151,7 @@ def train(
         "validation": state_of.score.tolist(),
         "skipped": state_of.skipped.tolist(),
     }
-    training.save(folder / f"{file}.safetensors", best, about)
+    network_files.save(folder / f"{file}.safetensors", best, about)
     return best
 
 
