@@ -9,8 +9,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
 from hydroda import steps
-from hydroda.lock import Busy
 from hydroda.settings_file import load
+from hydroda.storage.lock import Busy
 from hydroda.units import HOUR, check_period, iso, parse_utc
 
 Weather = Literal["observed", "none", "archived"]

@@ -9,9 +9,9 @@ from prefect.states import Completed, Failed, State
 
 from flows.ingest import fetch_all
 from hydroda import steps
-from hydroda.lock import Busy
 from hydroda.settings import Settings
 from hydroda.settings_file import load
+from hydroda.storage.lock import Busy
 from hydroda.units import check_full_hour, iso, parse_utc
 
 VERIFIED = np.timedelta64(7, "D")  # scores that follow each cycle; the nightly flow looks back further

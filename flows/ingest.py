@@ -8,8 +8,8 @@ from prefect.states import Completed, Failed, State
 from prefect.tasks import exponential_backoff
 
 from hydroda import steps
-from hydroda.lock import Busy
 from hydroda.settings_file import load
+from hydroda.storage.lock import Busy
 
 
 def mendable(_task: object, _run: object, state: State) -> bool:

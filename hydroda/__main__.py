@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from hydroda import __version__, preparation, research
-from hydroda.console import (
+from hydroda import __version__
+from hydroda.commands import preparation, research
+from hydroda.commands.console import (
     COMMON,
     INTERRUPTED,
     SAID,

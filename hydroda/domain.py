@@ -5,14 +5,14 @@ from functools import cached_property
 
 import numpy as np
 
-from hydroda import calibrated
-from hydroda.attributes import Credits
-from hydroda.calibrated import Calibrated
-from hydroda.fields import Station
-from hydroda.netcdf import DamagedFile
+from hydroda.forecast import calibrated
+from hydroda.forecast.calibrated import Calibrated
+from hydroda.forecast.window import Place
+from hydroda.publishing.attributes import Credits
+from hydroda.publishing.fields import Station
 from hydroda.settings import Settings
-from hydroda.store import Store
-from hydroda.window import Place
+from hydroda.storage.netcdf import DamagedFile
+from hydroda.storage.store import Store
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import lfilter
 
-from hydroda import files, netcdf, records
 from hydroda.sources.synthetic import Basin, chain, gauge, normal, runoff, three_digits, uniform, weather
+from hydroda.storage import files, netcdf, records
 from hydroda.units import HOUR
 
 SEED = 20

@@ -11,13 +11,14 @@ import numpy as np
 import xarray as xr
 
 from hydroda import domain as domains
-from hydroda import gauge_bias, netcdf
-from hydroda.consistency import ENOUGH, Consistency, consistency
 from hydroda.domain import Domain
+from hydroda.running import gauge_bias
 from hydroda.schema import hours
 from hydroda.settings import Catchment, Settings
-from hydroda.store import Store
+from hydroda.storage import netcdf
+from hydroda.storage.store import Store
 from hydroda.units import HOUR, iso
+from hydroda.verifying.consistency import ENOUGH, Consistency, consistency
 
 LEVELS = ("error", "warning", "ok")
 ROOM = 1 << 30  # bytes below which the disk is nearly full
@@ -98,7 +99,7 @@ def _catchment(store: Store, catchment: Catchment, lacking: str | None, now: np.
 
 def _numerics(domain: Domain) -> Iterator[Finding]:
     """Whether the parameters fit the models and the filter of the settings works with these."""
-    from hydroda.groups import grouped, tried  # these load torch, which nothing else here needs
+    from hydroda.running.groups import grouped, tried  # these load torch, which nothing else here needs
 
     groups, lacking = grouped(domain)
     for station, why in lacking.items():

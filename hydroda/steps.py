@@ -12,22 +12,25 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hydroda import calibrated, files, settings_file
 from hydroda import domain as domains
+from hydroda import settings_file
 from hydroda.domain import store_of
+from hydroda.forecast import calibrated
 from hydroda.progress import Progress, among, silent
-from hydroda.record_files import Counts
-from hydroda.records import ALWAYS
 from hydroda.schema import hours
 from hydroda.settings import Catchment, Settings
 from hydroda.sources import csv_file, drop_folder
 from hydroda.sources.intake import Refused
+from hydroda.storage import files
+from hydroda.storage.record_files import Counts
+from hydroda.storage.records import ALWAYS
 from hydroda.units import HOUR, utc_now
 
 if TYPE_CHECKING:
-    from hydroda import fitting, learning
+    from hydroda.calibrating import fitting
     from hydroda.inspection import Finding
-    from hydroda.operation import Done
+    from hydroda.running.operation import Done
+    from hydroda.teaching import learning
 
 log = logging.getLogger(__name__)
 OVERLAP = 240 * HOUR  # how far before the newest observation a source is asked again, for what came late
@@ -131,7 +134,7 @@ def pending(settings: Settings, target: np.datetime64) -> list[np.datetime64]:
 
 def run(settings: Settings, cycle: np.datetime64, *, force: bool = False, catch_up: bool = False) -> "Done":
     """The forecast of one cycle from what is in the store. Raises lock.Busy when another run writes."""
-    from hydroda import operation
+    from hydroda.running import operation
 
     return operation.run(settings, cycle, force=force, catch_up=catch_up)
 
@@ -146,7 +149,7 @@ def hindcast(
     progress: Progress = silent,
 ) -> list[Path]:
     """The archives of the forecasts of every hour of a past period. Raises ValueError, lock.Busy."""
-    from hydroda import hindcasting
+    from hydroda.running import hindcasting
 
     return hindcasting.hindcast(settings, start, end, forcing=forcing, products=products, progress=progress)
 
@@ -166,7 +169,7 @@ def calibrate(
     The model is not searched on hours from `validation` on, but chosen by them too. `effort` is a
     `fitting.Effort`, how long to search.
     """
-    from hydroda import fitting
+    from hydroda.calibrating import fitting
 
     store = store_of(settings)
     results = []
@@ -207,7 +210,7 @@ def train(
     the "best" both are trained, and the gain is kept unless forecasts with the other err clearly less. Raises
     ValueError for `parameters` or `rain` beside an effort, which says so itself.
     """
-    from hydroda import learning, teaching
+    from hydroda.teaching import learning, pupils
 
     results: list[Outcome] = []
     lessons = [(tuple(stations), tuple(unseen))] if together else [((station,), ()) for station in stations]
@@ -217,7 +220,7 @@ def train(
     for i, (taught, others) in enumerate(lessons):
         told, every = among(progress, i, len(lessons), ", ".join(taught)), (*taught, *others)
         try:
-            said = teaching.teach(settings, taught, others, (start, end), how, design, told, together=together)
+            said = pupils.teach(settings, taught, others, (start, end), how, design, told, together=together)
             results += map(Outcome, every, said)
         except ValueError as error:
             results += [Outcome(each, f"not trained: {error}", failed=True) for each in every]
@@ -247,28 +250,29 @@ def verify(
     forcing: Literal["observed", "none", "archived"] | None = None,
 ) -> Path:
     """The file of scores of a period. Raises ValueError when there is nothing to score."""
-    from hydroda import scoring
+    from hydroda.verifying import scoring
 
     return scoring.verify(settings, start, end, kind=kind, forcing=forcing)
 
 
 def score_table(path: Path, *, all_leads: bool = False) -> str:
     """The scores of a file for a terminal."""
-    from hydroda import score_tables, scoring
+    from hydroda.verifying import score_tables, scoring
 
     return score_tables.table(scoring.read(path), all_leads=all_leads)
 
 
 def score_json(path: Path) -> dict[str, Any]:
     """The scores of a file for programs."""
-    from hydroda import score_tables, scoring
+    from hydroda.verifying import score_tables, scoring
 
     return score_tables.summary_json(scoring.read(path))
 
 
 def skill_figure(path: Path) -> Path:
     """A picture of the scores of a file, beside it."""
-    from hydroda import drawing, figures, scoring
+    from hydroda.pages import drawing, figures
+    from hydroda.verifying import scoring
 
     target = path.with_suffix(".png")
     files.replace(target, drawing.png(figures.skill_by_lead(scoring.read(path))))
@@ -277,20 +281,20 @@ def skill_figure(path: Path) -> Path:
 
 def forecast_table(settings: Settings) -> str:
     """The newest published forecast for a terminal, and where its file is. Raises FileNotFoundError."""
-    from hydroda import reporting
+    from hydroda.pages import reporting
 
     return reporting.table(settings)
 
 
 def hydrographs(settings: Settings) -> list[Path]:
     """Pictures of the newest published forecast, one for each station. Raises FileNotFoundError."""
-    from hydroda import reporting
+    from hydroda.pages import reporting
 
     return reporting.draw(settings)
 
 
 def report(settings: Settings) -> Path:
     """A page of the latest forecasts and scores. Raises FileNotFoundError when nothing was published."""
-    from hydroda import reporting
+    from hydroda.pages import reporting
 
     return reporting.write(settings, utc_now())

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hydroda import files
 from hydroda.progress import Progress, silent
 from hydroda.settings import Settings
+from hydroda.storage import files
 
 REAL_DATA = "../shared/data"
 STUDIES = {"pauwels2013": "pauwels2013.everything", "rkn2025": "rkn2025", "sun2026": "sun2026"}  # and the file of each
@@ -31,7 +31,7 @@ def compare(
 
     Raises ValueError for a filter that there is not.
     """
-    from hydroda import comparison
+    from hydroda.trials import comparison
 
     results = comparison.compare(settings, names, start, end, folder, progress)
     text = "\n\n".join(comparison.table(results, catchment.id) for catchment in settings.catchments) + "\n"
@@ -49,7 +49,7 @@ class Tried(NamedTuple):
 
 def twin(filters: Sequence[str], days: int, folder: Path, *, progress: Progress = silent) -> Tried:
     """Filters on made-up rivers whose truth is known, scored over `days`. Raises ValueError for an unknown filter."""
-    from hydroda import trial, twin_figures
+    from hydroda.trials import trial, twin_figures
 
     scores = trial.compare(filters, days=days, progress=progress)
     paths = twin_figures.write(scores, folder)
@@ -71,8 +71,9 @@ def drift(
 
     `how` are the other arguments of `drift.tried`. Raises ValueError as that does.
     """
-    from hydroda import drawing, drift_figure
-    from hydroda import drift as trials
+    from hydroda.pages import drawing
+    from hydroda.trials import drift as trials
+    from hydroda.trials import drift_figure
 
     trial = trials.tried(settings, station, start, end, at, progress=progress, **how)
     path.parent.mkdir(parents=True, exist_ok=True)

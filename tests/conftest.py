@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from hydroda import designs, fitting, network_files, steps
-from hydroda.batches import build_model
+from hydroda import steps
+from hydroda.calibrating import fitting
 from hydroda.filters import guided
+from hydroda.forecast import designs, network_files
+from hydroda.forecast.batches import build_model
 from hydroda.schema import LEADS
 from hydroda.settings import Settings
 from hydroda.settings_file import load

@@ -8,56 +8,28 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# rooms of the package, and modules that lie beside them, from the ground up: each knows what stands before it only
+FLOORS = (
+    *("progress", "units", "schema", "quality", "catalogue", "toml_text", "settings", "settings_file"),
+    *("storage", "sources", "generator", "models", "filters"),
+    *("forecast", "publishing", "domain", "verifying", "running"),
+    *("calibrating", "teaching", "pages", "trials", "inspection", "steps", "studies"),
+    *("commands", "reproduction", "__main__"),
+)
+# where the numerics are and meet the store; loaded by steps in need
+NUMERICS = {"models", "filters", "calibrating", "teaching"}
 TORCH = {
-    "cycle",
-    "calibration",
-    "stretches",
-    "tuning",
-    "batches",
-    "network_files",
-    "search",
-    "designs",
-    "forecasting",
-    "restart",
-    "observability",
-    "twin",
-    "trial",
-    "reproduction.pauwels2013.record",
-    "reproduction.pauwels2013.study",
-    "reproduction.pauwels2013.shares",
-    "reproduction.pauwels2013.searches",
-    "reproduction.pauwels2013.in_situ",
-    "reproduction.pauwels2013.tables",
-    "reproduction.pauwels2013.figures",
-    "reproduction.pauwels2013.everything",
-    "losses",
-    "gains",
-    "training",
-    "reproduction.constant_speed",
-    "reproduction.rkn2025",
-}  # and all of filters and models
-# where the numerics meet the store; loaded by steps in need
-MEETING = {
-    "groups",
-    "comparison",
-    "start",
-    "operation",
-    "release",
-    "archive",
-    "hindcasting",
-    "fitting",
-    "history",
-    "judging",
-    "reforecasts",
-    "teaching",
-    "drift",
-    "learning",
-    "retuning",
-    "reproduction.sun2026",
-    "reproduction.sun2026_plan",
-    "reproduction.sun2026_rows",
-    "reproduction.sun2026_together",
+    *("forecast.cycle", "forecast.batches", "forecast.designs", "forecast.network_files"),
+    *("running.archive", "running.forecasting", "running.groups", "running.hindcasting", "running.operation"),
+    *("running.release", "running.restart", "running.start"),
+    *("trials.comparison", "trials.drift", "trials.observability", "trials.trial", "trials.twin"),
+    *("reproduction.constant_speed", "reproduction.rkn2025", "reproduction.sun2026", "reproduction.sun2026_plan"),
+    *("reproduction.sun2026_rows", "reproduction.sun2026_together"),
+    *("reproduction.pauwels2013.everything", "reproduction.pauwels2013.figures", "reproduction.pauwels2013.in_situ"),
+    *("reproduction.pauwels2013.record", "reproduction.pauwels2013.searches", "reproduction.pauwels2013.shares"),
+    *("reproduction.pauwels2013.study", "reproduction.pauwels2013.tables"),
 }
+KNOW_NO_STORE = {"filters", "models", "sources", "forecast", "publishing"}
 FAMILY_TOOLS = {"recipe", "beliefs", "nested", "kinds", "algebra", "noise", "networks", "learned", "guided"}
 
 
@@ -94,6 +66,7 @@ def imports(source: str, *, on_load: bool = False, known: frozenset[str] = froze
     return found
 
 
+PACKAGE = [name for name in MODULES if name.startswith("hydroda.")]
 ALL = {name: imports(source) for name, source in MODULES.items()}
 LOADED = {name: imports(source, on_load=True) for name, source in MODULES.items()}
 
@@ -120,6 +93,16 @@ def ours(name: str) -> set[str]:
     return {target for target in ALL[name] if target.startswith("hydroda.")}
 
 
+def room(name: str) -> str:
+    """The part of the package a module is of: a folder, or itself."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def heavy(name: str) -> bool:
+    """Whether a module may load torch."""
+    return room(name) in NUMERICS or name.removeprefix("hydroda.") in TORCH
+
+
 def within(folder: str) -> list[str]:
     return [name for name in MODULES if name.startswith(f"hydroda.{folder}.")]
 
@@ -137,27 +120,26 @@ def test_prefect_is_known_to_flows_only():
 
 
 def test_torch_is_known_to_the_numerics_only():
-    outside = {n for n in users("torch") if not n.startswith(("hydroda.filters.", "hydroda.models."))}
-    assert outside <= {f"hydroda.{name}" for name in TORCH | MEETING}
+    assert all(heavy(name) for name in users("torch"))
 
 
-@pytest.mark.parametrize(
-    "name",
-    sorted(
-        n
-        for n in MODULES
-        if not n.startswith(("hydroda.filters", "hydroda.models")) and n.removeprefix("hydroda.") not in TORCH | MEETING
-    ),
-)
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if not heavy(name)))
 def test_light_modules_load_no_torch(name):
     assert not {t for t in reached(name) if t.split(".")[0] == "torch"}
 
 
+def test_every_floor_knows_the_floors_below_it_only():
+    assert {room(name) for name in PACKAGE} == set(FLOORS)
+    for name in PACKAGE:
+        above = {t for t in ours(name) if FLOORS.index(room(t)) > FLOORS.index(room(name))}
+        assert not above, name
+
+
 def test_netcdf_bytes_pass_one_door():
-    assert users("netCDF4") == {"hydroda.netcdf"}
+    assert users("netCDF4") == {"hydroda.storage.netcdf"}
     assert not users("h5netcdf") | users("h5py")
     for name, source in MODULES.items():
-        if name != "hydroda.netcdf":
+        if name != "hydroda.storage.netcdf":
             called = {node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
             assert not called & {"open_dataset", "load_dataset", "open_mfdataset", "to_netcdf"}, name
 
@@ -179,34 +161,32 @@ def test_a_model_knows_no_filter_and_nothing_of_the_world():
 def test_a_source_knows_the_contract_only():
     for name in within("sources"):
         outside = {t for t in ours(name) if not t.startswith("hydroda.sources.")}
-        assert outside <= {"hydroda.schema", "hydroda.units", "hydroda.records", "hydroda.netcdf", "hydroda.files"}, (
-            name
-        )
+        storage = {f"hydroda.storage.{each}" for each in ("records", "netcdf", "files")}
+        assert outside <= {"hydroda.schema", "hydroda.units"} | storage, name
 
 
 def test_only_steps_know_the_store_and_only_who_drives_a_deployment_knows_the_steps():
     """Flows, the command line, and the study that makes deployments as a person would."""
     study = {f"hydroda.reproduction.sun2026{part}" for part in ("", "_rows", "_together")}
-    driving = {"hydroda.__main__", "hydroda.preparation", "hydroda.research"} | study
+    driving = {"hydroda.__main__", *within("commands")} | study
     assert {n for n, t in ALL.items() if "hydroda.steps" in t} <= driving | {
         n for n in MODULES if n.startswith("flows.")
     }
-    numerics = {*within("filters"), *within("models"), *within("sources"), *(f"hydroda.{n}" for n in TORCH)}
-    assert not {n for n in numerics & ALL.keys() if "hydroda.store" in ALL[n]}
+    assert not {n for n in PACKAGE if room(n) in KNOW_NO_STORE and "hydroda.storage.store" in ALL[n]}
 
 
 def test_flows_and_the_command_line_hold_no_arithmetic():
-    command_line = {f"hydroda.{n}" for n in ("__main__", "preparation", "research", "console")}
-    names = "steps studies settings settings_file units lock console preparation research"
-    allowed = {f"hydroda.{name}" for name in names.split()}
+    command_line = {"hydroda.__main__", *within("commands")}
+    names = "steps studies settings settings_file units storage.lock"
+    allowed = {f"hydroda.{name}" for name in names.split()} | command_line
     for name in MODULES:
         if name.startswith("flows.") or name in command_line:
             assert ours(name) <= allowed, name
 
 
 def test_packages_re_export_nothing():
-    for name in ("hydroda", "hydroda.filters", "hydroda.models", "hydroda.sources", "hydroda.reproduction"):
-        assert not ALL[name], name
+    for path in (ROOT / "hydroda").rglob("__init__.py"):
+        assert not ALL[name_of(path)], path
 
 
 def test_no_circles():
@@ -220,7 +200,7 @@ def test_no_circles():
         ("hydroda", {"numpy"}),
         ("hydroda.__main__", {"torch", "xarray", "prefect", "pydantic", "numpy"}),
         ("hydroda.settings", {"torch", "prefect", "netCDF4"}),
-        ("hydroda.store", {"torch", "prefect"}),
+        ("hydroda.storage.store", {"torch", "prefect"}),
         ("hydroda.steps", {"torch", "prefect", "matplotlib"}),
     ],
 )

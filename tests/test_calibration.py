@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from hydroda import calibration
-from hydroda.calibration import fit_model
-from hydroda.cycle import trajectory
+from hydroda.calibrating import calibration
+from hydroda.calibrating.calibration import fit_model
+from hydroda.forecast.cycle import trajectory
 from hydroda.models import hbv
 from hydroda.models.model import from_unit
 

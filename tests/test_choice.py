@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from hydroda import choice, correction
-from hydroda.choice import BOTH, FILTER, METHODS, NETWORKS, TREND, WITH_TREND, Newest
-from hydroda.correction import Correction
-from hydroda.forecasting import Trail, newest
+from hydroda.forecast import choice, correction
+from hydroda.forecast.choice import BOTH, FILTER, METHODS, NETWORKS, TREND, WITH_TREND, Newest
+from hydroda.forecast.correction import Correction
+from hydroda.forecast.window import Rows
+from hydroda.running.forecasting import Trail, newest
 from hydroda.schema import LEADS
-from hydroda.window import Rows
 
 FITTED = Correction((1.0,) * 366, 6.0, 0.1, 0.9, 0.01, 0.0, 0.8, 0.7)
 F, S = 4, 2

@@ -13,10 +13,10 @@ import pytest
 
 from hydroda import steps
 from hydroda.__main__ import main
-from hydroda.console import progress
-from hydroda.lock import Busy
-from hydroda.record_files import Counts
+from hydroda.commands.console import progress
 from hydroda.settings_file import SettingsError
+from hydroda.storage.lock import Busy
+from hydroda.storage.record_files import Counts
 
 SMALL = '[deployment]\ndomain = "alps"\n[[catchment]]\nid = "ach"\narea_km2 = 2.0\n'
 NAMES = (

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from conftest import FIRST
 
-from hydroda import catalogue, comparison, netcdf, steps, studies
+from hydroda import catalogue, steps, studies
 from hydroda.settings import Settings
 from hydroda.settings_file import load
+from hydroda.storage import netcdf
+from hydroda.trials import comparison
 from hydroda.units import HOUR
 
 TABLES = {

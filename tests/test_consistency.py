@@ -8,10 +8,10 @@ import pytest
 import torch
 from scipy import stats
 
-from hydroda.consistency import Square, consistency, desroziers, mean_square, nees
 from hydroda.filters import linear
 from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Hour, System
+from hydroda.verifying.consistency import Square, consistency, desroziers, mean_square, nees
 
 HOURS, MEMORY, Q, R = 800, 0.95, 0.5, 1.0
 WRONG = {"right": (1.0, 1.0), "Q/4": (0.25, 1.0), "4Q": (4.0, 1.0), "R/4": (1.0, 0.25), "4R": (1.0, 4.0)}

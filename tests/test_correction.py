@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from hydroda import correction
-from hydroda.correction import BASELINES, Correction
+from hydroda.forecast import correction
+from hydroda.forecast.correction import BASELINES, Correction
 from hydroda.schema import LEADS
 from hydroda.units import HOUR
 

@@ -15,15 +15,19 @@ import torch
 import xarray as xr
 from conftest import FIRST
 
-from hydroda import archive, forecasting, ledger, netcdf, operation, records, restart, scoring, start, steps, window
 from hydroda import domain as domains
-from hydroda.acceptance import check
+from hydroda import steps
 from hydroda.domain import store_of
-from hydroda.fields import DEGRADED_FORCING, MISSING, UNUSABLE
-from hydroda.groups import grouped
+from hydroda.forecast import ledger, window
+from hydroda.publishing.acceptance import check
+from hydroda.publishing.fields import DEGRADED_FORCING, MISSING, UNUSABLE
+from hydroda.running import archive, forecasting, operation, restart, start
+from hydroda.running.groups import grouped
 from hydroda.schema import LEADS
 from hydroda.settings_file import load
+from hydroda.storage import netcdf, records
 from hydroda.units import HOUR, parse_utc
+from hydroda.verifying import scoring
 
 CLOCK = ("date_created", "history", "hydroda_run_id")  # all that may follow the clock
 LABEL = ("id", "hydroda_run_kind", "title", "summary")  # what says that a hindcast is one

@@ -10,36 +10,26 @@ import torch
 from conftest import CALIBRATED_UNTIL, FIRST, START
 from conftest import with_networks as give_networks
 
-from hydroda import (
-    calibrated,
-    choice,
-    correction,
-    designs,
-    domain,
-    gains,
-    groups,
-    judging,
-    learning,
-    netcdf,
-    network_files,
-    steps,
-    stretches,
-    training,
-)
-from hydroda.batches import build_model
-from hydroda.cycle import Batch, Levels, rollout
-from hydroda.designs import DESIGNS, GAIN, LEVELS
+from hydroda import domain, steps
+from hydroda.calibrating import judging, stretches
 from hydroda.filters import adaptive, bias, coloured, ensemble, guided, levels, linear, lstm, sigma
 from hydroda.filters.beliefs import mapped, named
 from hydroda.filters.beside import with_networks
 from hydroda.filters.kinds import built, kind
 from hydroda.filters.networks import FIXED
 from hydroda.filters.recipe import Hour
-from hydroda.gains import Analysed, Reference
-from hydroda.losses import begin
+from hydroda.forecast import calibrated, choice, correction, designs, network_files
+from hydroda.forecast.batches import build_model
+from hydroda.forecast.cycle import Batch, Levels, rollout
+from hydroda.forecast.designs import DESIGNS, GAIN, LEVELS
+from hydroda.forecast.predictive import NO_FLOW
 from hydroda.models.hbv import hourly
-from hydroda.predictive import NO_FLOW
+from hydroda.running import groups
 from hydroda.schema import LEADS
+from hydroda.storage import netcdf
+from hydroda.teaching import gains, learning, training
+from hydroda.teaching.gains import Analysed, Reference
+from hydroda.teaching.losses import begin
 from hydroda.units import HOUR
 
 C, SEEDS, T = 3, 2, 60

@@ -7,16 +7,21 @@ import numpy as np
 import pytest
 from conftest import FIRST, GAUGES, START, with_networks
 
-from hydroda import archive, history, known, netcdf, operation, records, scoring, steps
+from hydroda import steps
 from hydroda.__main__ import main
-from hydroda.acceptance import check
-from hydroda.choice import FILTER, METHODS
-from hydroda.correction import BASELINES
+from hydroda.calibrating import history
 from hydroda.domain import store_of
-from hydroda.fields import MISSING
+from hydroda.forecast import known
+from hydroda.forecast.choice import FILTER, METHODS
+from hydroda.forecast.correction import BASELINES
+from hydroda.publishing.acceptance import check
+from hydroda.publishing.fields import MISSING
+from hydroda.running import archive, operation
 from hydroda.settings_file import load
 from hydroda.sources.intake import Refused
+from hydroda.storage import netcdf, records
 from hydroda.units import HOUR, iso, utc_now
+from hydroda.verifying import scoring
 
 
 def edited(settings, station, change):

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from hydroda import correction, day, drawing, figures, predictive, products, verification
-from hydroda.attributes import Provenance
-from hydroda.correction import Correction
-from hydroda.fields import Station
+from hydroda.forecast import correction, predictive
+from hydroda.forecast.correction import Correction
+from hydroda.pages import drawing, figures
+from hydroda.publishing import day, products
+from hydroda.publishing.attributes import Provenance
+from hydroda.publishing.fields import Station
 from hydroda.schema import LEADS, QUANTILES, quantile_name
 from hydroda.units import HOUR
+from hydroda.verifying import verification
 
 CYCLE = np.datetime64("2025-11-22T03:00", "ns")
 PAST = CYCLE + np.arange(-71, 1) * HOUR

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from conftest import CALIBRATED_UNTIL, EFFORT, FIRST, START
 
-from hydroda import calibrated, calibration, correction, domain, fitting, netcdf, quarters, steps
-from hydroda.calibrated import Calibrated
-from hydroda.fitting import Fitted
+from hydroda import domain, steps
+from hydroda.calibrating import calibration, fitting
+from hydroda.calibrating.fitting import Fitted
+from hydroda.forecast import calibrated, correction, quarters
+from hydroda.forecast.calibrated import Calibrated
 from hydroda.schema import LEADS
 from hydroda.settings import Model
+from hydroda.storage import netcdf
 from hydroda.units import HOUR
 
 TUNED_FROM, VALIDATION = START + 80 * 24 * HOUR, START + 115 * 24 * HOUR

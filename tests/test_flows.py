@@ -13,11 +13,12 @@ from flows.hourly import cycle_of, hourly
 from flows.ingest import ingest, mendable
 from flows.train import train
 from flows.verify import verify
-from hydroda import netcdf, steps
-from hydroda.acceptance import check
-from hydroda.lock import Busy
-from hydroda.record_files import Counts
+from hydroda import steps
+from hydroda.publishing.acceptance import check
 from hydroda.settings_file import parse
+from hydroda.storage import netcdf
+from hydroda.storage.lock import Busy
+from hydroda.storage.record_files import Counts
 from hydroda.units import iso
 
 SIX = np.datetime64("2003-07-01T06", "ns")

@@ -9,14 +9,18 @@ import torch
 import xarray as xr
 from conftest import FIRST
 
-from hydroda import day, domain, drift, drift_figure, gauge_bias, inspection, netcdf, steps
-from hydroda.acceptance import check
-from hydroda.cycle import ahead, rollout
-from hydroda.groups import grouped
-from hydroda.hindcasting import hindcast
+from hydroda import domain, inspection, steps
+from hydroda.forecast.cycle import ahead, rollout
+from hydroda.publishing import day
+from hydroda.publishing.acceptance import check
+from hydroda.running import gauge_bias
+from hydroda.running.groups import grouped
+from hydroda.running.hindcasting import hindcast
 from hydroda.schema import LEADS
 from hydroda.settings_file import load
 from hydroda.steps import store_of
+from hydroda.storage import netcdf
+from hydroda.trials import drift, drift_figure
 from hydroda.units import HOUR, utc_now
 
 CHOSEN = '[[filter.modifier]]\nname = "bias.two_stage"\n'

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hydroda import catalogue, generator, known, netcdf, quality
+from hydroda import catalogue, generator, quality
+from hydroda.forecast import known
 from hydroda.schema import check_records, hours
 from hydroda.settings import Catchment
 from hydroda.sources import csv_file, netcdf_file, synthetic
-from hydroda.store import Store
+from hydroda.storage import netcdf
+from hydroda.storage.store import Store
 
 DATA = Path(__file__).parent.parent / "data"
 NOW = np.datetime64("2025-01-01T00:00", "ns")

@@ -8,11 +8,13 @@ import pytest
 import torch
 from conftest import CALIBRATED_UNTIL, START
 
-from hydroda import batches, calibrated, choice, correction, designs, intervals, judging, steps, stretches
-from hydroda.calibration import open_loop
-from hydroda.choice import FILTER
+from hydroda import steps
+from hydroda.calibrating import judging, stretches
+from hydroda.calibrating.calibration import open_loop
+from hydroda.calibrating.history import record_of
 from hydroda.filters import guided
-from hydroda.history import record_of
+from hydroda.forecast import batches, calibrated, choice, correction, designs, intervals
+from hydroda.forecast.choice import FILTER
 from hydroda.schema import LEADS
 from hydroda.units import HOUR, m3_per_second
 

@@ -18,10 +18,10 @@ from hydroda.filters.beliefs import named
 from hydroda.filters.kinds import built, kind
 from hydroda.filters.networks import Layer, dense, gru, lstm
 from hydroda.filters.recipe import System
-from hydroda.losses import begin, follow, mahalanobis
 from hydroda.progress import silent
 from hydroda.reproduction import rkn2025
 from hydroda.reproduction.constant_speed import drawn, system
+from hydroda.teaching.losses import begin, follow, mahalanobis
 
 N, Q = 3, 2  # of `gauges`
 MADE = {

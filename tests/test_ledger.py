@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from hydroda import intervals, ledger
-from hydroda.choice import BOTH, FILTER, METHODS, NETWORKS, TREND, WITH_TREND
-from hydroda.ledger import DELAY, KEPT, WATCHED
+from hydroda.forecast import intervals, ledger
+from hydroda.forecast.choice import BOTH, FILTER, METHODS, NETWORKS, TREND, WITH_TREND
+from hydroda.forecast.ledger import DELAY, KEPT, WATCHED
 from hydroda.schema import LEADS
 
 C = 3

@@ -13,14 +13,15 @@ import torch
 from test_filters import Twin, alike, close, gauges, river, run, same, start, with_gaps
 from torch import Tensor
 
-from hydroda import batches, catalogue
-from hydroda.cycle import Levels, batch
+from hydroda import catalogue
 from hydroda.filters import adaptive, bias, coloured, ensemble, joint, linear, mixed, particle, reduce, reduced, sigma
 from hydroda.filters.beliefs import Belief, mapped, named
 from hydroda.filters.kinds import built, kind
 from hydroda.filters.nested import WithBias
 from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Build, Hour, System
+from hydroda.forecast import batches
+from hydroda.forecast.cycle import Levels, batch
 from hydroda.models.hbv import hourly
 
 WEIGHING = pytest.mark.parametrize(

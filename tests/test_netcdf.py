@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hydroda import files, netcdf
+from hydroda.storage import files, netcdf
 
 HOUR = np.timedelta64(1, "h")
 T0 = np.datetime64("2024-02-28T22:00", "ns")

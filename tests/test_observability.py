@@ -7,7 +7,7 @@ from test_filters import close, gauges, river
 
 from hydroda.filters.recipe import System
 from hydroda.models.hbv import pauwels2013
-from hydroda.observability import matrix, observability
+from hydroda.trials.observability import matrix, observability
 
 
 def pauwels(catchments: int = 3, **values: float) -> tuple[System, torch.Tensor]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hydroda import pet
+from hydroda.forecast import pet
 from hydroda.units import HOUR
 
 YEAR = np.datetime64("2001-01-01T01:00", "ns") + np.arange(365 * 24) * HOUR

@@ -17,15 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hydroda import day, netcdf, products, verification
-from hydroda.acceptance import ProductError, check
-from hydroda.attributes import Credits, Provenance
-from hydroda.correction import Correction
-from hydroda.fields import Station
-from hydroda.publish import announce, publish
+from hydroda.forecast.correction import Correction
+from hydroda.publishing import day, products
+from hydroda.publishing.acceptance import ProductError, check
+from hydroda.publishing.attributes import Credits, Provenance
+from hydroda.publishing.fields import Station
+from hydroda.publishing.publish import announce, publish
 from hydroda.quality import TESTS
 from hydroda.schema import SchemaError, quantile_name
 from hydroda.settings import Deployment
+from hydroda.storage import netcdf
+from hydroda.verifying import verification
 
 HOUR = np.timedelta64(1, "h")
 CYCLE = np.datetime64("2025-11-22T03:00", "ns")

@@ -5,9 +5,13 @@ import pytest
 import torch
 from conftest import CALIBRATED_UNTIL, EFFORT, FIRST, START
 
-from hydroda import generator, hindcasting, history, judging, netcdf, records, steps, stretches, window
-from hydroda.known import forecast_table
+from hydroda import generator, steps
+from hydroda.calibrating import history, judging, stretches
+from hydroda.forecast import window
+from hydroda.forecast.known import forecast_table
+from hydroda.running import hindcasting
 from hydroda.schema import LEADS, hours
+from hydroda.storage import netcdf, records
 from hydroda.units import HOUR
 
 TOLD_FROM = START + 40 * 24 * HOUR

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from hydroda import __main__, bias_shares
+from hydroda import __main__
 from hydroda.reproduction.pauwels2013 import figures, in_situ, searches, shares, study, tables
 from hydroda.reproduction.pauwels2013.record import FILE, FLOW, MODEL, Record, parameters, read, tuned_size, weather
 from hydroda.reproduction.pauwels2013.study import Row
+from hydroda.trials import bias_shares
 
 DAYS = 800
 

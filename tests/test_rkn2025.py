@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from hydroda import network_files
 from hydroda.__main__ import main
+from hydroda.forecast import network_files
 from hydroda.reproduction import constant_speed, rkn2025, rkn2025_report
 from hydroda.reproduction.constant_speed import drawn
 from hydroda.reproduction.rkn2025 import followed, score

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from hydroda import known, netcdf, records
+from hydroda.forecast import known
 from hydroda.schema import check_records, hours
 from hydroda.sources import (
     csv_file,
@@ -24,7 +24,8 @@ from hydroda.sources import (
     synthetic,
 )
 from hydroda.sources.intake import Refused
-from hydroda.store import Store
+from hydroda.storage import netcdf, records
+from hydroda.storage.store import Store
 
 REAL = Path(os.environ.get("HYDRODA_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 NOW = np.datetime64("2024-06-02T00:00", "ns")

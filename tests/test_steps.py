@@ -12,16 +12,19 @@ import pytest
 import xarray as xr
 from conftest import CALIBRATED_UNTIL, EFFORT, FIRST, SMALL, START, complaints, compliance
 
-from hydroda import calibrated, domain, netcdf, quality, scoring, steps, verification
+from hydroda import domain, quality, steps
 from hydroda.__main__ import main
-from hydroda.acceptance import check
-from hydroda.correction import BASELINES
-from hydroda.known import as_known
+from hydroda.forecast import calibrated
+from hydroda.forecast.correction import BASELINES
+from hydroda.forecast.known import as_known
+from hydroda.publishing.acceptance import check
 from hydroda.schema import hours
 from hydroda.settings_file import SettingsError, load
 from hydroda.sources.intake import Refused
 from hydroda.steps import store_of
+from hydroda.storage import netcdf
 from hydroda.units import HOUR, iso, utc_now
+from hydroda.verifying import scoring, verification
 
 CSV = "time,precipitation,discharge\n" + "".join(f"{np.datetime64(START, 's') + i * HOUR},0.1,2.5\n" for i in range(4))
 

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hydroda import known, netcdf, records
-from hydroda.lock import Busy
+from hydroda.forecast import known
 from hydroda.schema import SchemaError, hours
-from hydroda.store import Store
+from hydroda.storage import netcdf, records
+from hydroda.storage.lock import Busy
+from hydroda.storage.store import Store
 
 T0 = np.datetime64("2024-03-01T00:00", "ns")
 HOUR, MINUTE = np.timedelta64(1, "h"), np.timedelta64(1, "m")
@@ -316,7 +317,7 @@ def test_the_lock_of_a_killed_process_is_free(store):
     code = f"""
 import sys, time
 from pathlib import Path
-from hydroda.lock import hold
+from hydroda.storage.lock import hold
 with hold(Path({str(store.folder / ".run.lock")!r})):
     print("held", flush=True)
     time.sleep(60)
@@ -349,8 +350,8 @@ def test_killed_at_any_moment_the_store_stays_readable(tmp_path):
 import sys
 from pathlib import Path
 import numpy as np
-from hydroda import records
-from hydroda.store import Store
+from hydroda.storage import records
+from hydroda.storage.store import Store
 store, hour, t0 = Store(Path(sys.argv[1]), "demo"), np.timedelta64(1, "h"), np.datetime64("2024-03-01", "ns")
 for i in range(10_000):
     valid = np.array([t0 + i * hour])

@@ -13,15 +13,16 @@ import xarray as xr
 from conftest import SMALL
 from test_verification import HALVED, archive, observations
 
-from hydroda import calibrated, gains, learning, network_files, steps, verification
+from hydroda import steps
 from hydroda.__main__ import main
-from hydroda.batches import build_model
-from hydroda.calibrated import Taught
-from hydroda.correction import BASELINES
+from hydroda.calibrating.fitting import Effort
 from hydroda.domain import store_of
 from hydroda.filters import guided, lstm
-from hydroda.fitting import Effort
-from hydroda.known import forecast_table, newest_forecast
+from hydroda.forecast import calibrated, network_files
+from hydroda.forecast.batches import build_model
+from hydroda.forecast.calibrated import Taught
+from hydroda.forecast.correction import BASELINES
+from hydroda.forecast.known import forecast_table, newest_forecast
 from hydroda.progress import silent
 from hydroda.reproduction import (
     sun2026,
@@ -37,8 +38,10 @@ from hydroda.schema import LEADS as EVERY
 from hydroda.schema import hours
 from hydroda.settings import Model
 from hydroda.settings_file import load
+from hydroda.teaching import gains, learning
 from hydroda.units import HOUR
-from hydroda.verification import BOUNDS, DIMS, Sample
+from hydroda.verifying import verification
+from hydroda.verifying.verification import BOUNDS, DIMS, Sample
 
 START = np.datetime64("2003-01-01T00", "ns")
 LAST = LEADS.index(24)

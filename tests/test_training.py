@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from hydroda import losses, network_files, training
 from hydroda.filters import kalmannet
 from hydroda.filters.beliefs import Belief
 from hydroda.filters.recipe import Filter
-from hydroda.losses import Series, along
+from hydroda.forecast import network_files
 from hydroda.reproduction.constant_speed import drawn, system
-from hydroda.training import Plan, Task
+from hydroda.teaching import losses, training
+from hydroda.teaching.losses import Series, along
+from hydroda.teaching.training import Plan, Task
 
 PLAN = Plan(6, batch=4, window=5, lengths=((0, 5), (2, 12)), rate=(1e-2, 1e-3), every=2)
 NETS = 2

@@ -8,9 +8,10 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from hydroda import correction, intervals, quarters, stretches, tuning
-from hydroda.calibration import open_loop
+from hydroda.calibrating import stretches, tuning
+from hydroda.calibrating.calibration import open_loop
 from hydroda.filters import linear, sigma
+from hydroda.forecast import correction, intervals, quarters
 from hydroda.models import hbv
 from hydroda.schema import LEADS
 

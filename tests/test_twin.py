@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from hydroda import catalogue, drawing, trial, twin, twin_figures
-from hydroda.cycle import Batch, Levels
+from hydroda import catalogue
 from hydroda.filters import sigma
+from hydroda.forecast.cycle import Batch, Levels
 from hydroda.models.linear import reservoirs
-from hydroda.trial import Score
-from hydroda.twin import Twin
+from hydroda.pages import drawing
+from hydroda.trials import trial, twin, twin_figures
+from hydroda.trials.trial import Score
+from hydroda.trials.twin import Twin
 
 PAGE = Path(twin.__file__).parent / "filters" / "README.md"
 SHORT = ("sigma.srukf", "ensemble.etkf", "reduced.seik")

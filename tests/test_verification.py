@@ -7,11 +7,12 @@ import pytest
 import xarray as xr
 from scores.probability import crps_for_ensemble
 
-from hydroda import correction, predictive, score_tables, verification
-from hydroda.correction import BASELINES, Correction
+from hydroda.forecast import correction, predictive
+from hydroda.forecast.correction import BASELINES, Correction
 from hydroda.schema import LEADS, QUANTILES, quantile_name
 from hydroda.units import HOUR
-from hydroda.verification import BY_METHOD, METHODS
+from hydroda.verifying import score_tables, verification
+from hydroda.verifying.verification import BY_METHOD, METHODS
 
 START = np.datetime64("2003-01-31T20:00", "ns")
 ATTRS = {"domain": "demo", "forcing": "observed", "model": "hbv.hourly", "filter": "sigma.ukf"}

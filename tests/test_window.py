@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from hydroda import known, quality, records, weather, window
+from hydroda import quality
+from hydroda.forecast import known, weather, window
+from hydroda.forecast.weather import Climate
+from hydroda.forecast.window import CONTEXT, DOUBT, Place
 from hydroda.schema import LEADS
 from hydroda.schema import hours as hours_between
+from hydroda.storage import records
 from hydroda.units import HOUR
-from hydroda.weather import Climate
-from hydroda.window import CONTEXT, DOUBT, Place
 
 START = np.datetime64("2003-03-01T00", "ns")
 COUNT = 500

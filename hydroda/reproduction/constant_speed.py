@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hydroda.filters.recipe import System
-from hydroda.losses import Series
+from hydroda.teaching.losses import Series
 
 LEVELS = (20, 30, 40, 50, 60)  # ν [dB]
 STEPS = 150

@@ -16,15 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hydroda import files, losses, network_files, training
 from hydroda.filters import kalmannet, linear, mixture, rkn, splitknet
 from hydroda.filters.recipe import Build, Filter
-from hydroda.losses import ALONG, Loss, Run, Series, along, begin, follow, mahalanobis
+from hydroda.forecast import network_files
 from hydroda.progress import Progress
 from hydroda.reproduction import rkn2025_report
 from hydroda.reproduction.constant_speed import FACTORS, LEVELS, SHARES, drawn, system
 from hydroda.reproduction.rkn2025_report import Band, Score
-from hydroda.training import Plan, Task
+from hydroda.storage import files
+from hydroda.teaching import losses, training
+from hydroda.teaching.losses import ALONG, Loss, Run, Series, along, begin, follow, mahalanobis
+from hydroda.teaching.training import Plan, Task
 
 TRAINING, VALIDATION = (1000, 1), (100, 2)  # series, and the seed they are drawn with
 TEST = 3  # the seed of test series; the paper has 1000 of them, on which MSMD still varies by 0.03

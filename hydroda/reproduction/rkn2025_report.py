@@ -13,8 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hydroda import drawing, files
-from hydroda.drawing import BLUE, INK, STYLE, VERMILLION
+from hydroda.pages import drawing
+from hydroda.pages.drawing import BLUE, INK, STYLE, VERMILLION
+from hydroda.storage import files
 
 PRINTED = {  # MSE [dB] and MSMD by level
     "o-KF": {20: (-28, 2.0), 30: (-21, 2.0), 40: (-14, 2.0), 50: (-6.9, 2.0), 60: (0.1, 2.0)},

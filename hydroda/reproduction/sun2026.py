@@ -16,8 +16,9 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import brentq
 
-from hydroda import calibrated, domain, generator, records, scoring, settings_file, steps
-from hydroda.history import record_of
+from hydroda import domain, generator, settings_file, steps
+from hydroda.calibrating.history import record_of
+from hydroda.forecast import calibrated
 from hydroda.progress import Progress, among
 from hydroda.reproduction import sun2026_report
 from hydroda.reproduction.sun2026_plan import DAY, FULL, QUICK, RIVERS, Study
@@ -26,8 +27,10 @@ from hydroda.reproduction.sun2026_scores import Result, scored
 from hydroda.reproduction.sun2026_together import together
 from hydroda.schema import LEADS
 from hydroda.settings import Settings
+from hydroda.storage import records
 from hydroda.units import HOUR
-from hydroda.verification import Sample
+from hydroda.verifying import scoring
+from hydroda.verifying.verification import Sample
 
 ROWS, SHARED = "rows", "together"  # folders: of the variants of a deployment, and of one of several rivers
 SPANS = ((1, 6), (7, 12), (13, 24))  # leads [h] of a weather run at which degraded rain is described

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hydroda import fitting, learning, quarters
+from hydroda.calibrating import fitting
+from hydroda.forecast import quarters
+from hydroda.teaching import learning
 from hydroda.units import HOUR
 
 DAY = 24 * HOUR

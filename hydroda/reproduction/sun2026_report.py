@@ -12,14 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from hydroda import drawing, files
-from hydroda.choice import BOTH, FILTER, NETWORKS
-from hydroda.correction import BASELINES
-from hydroda.drawing import BLUE, GREY, INK, STYLE, VERMILLION
+from hydroda.forecast.choice import BOTH, FILTER, NETWORKS
+from hydroda.forecast.correction import BASELINES
+from hydroda.pages import drawing
+from hydroda.pages.drawing import BLUE, GREY, INK, STYLE, VERMILLION
 from hydroda.reproduction.sun2026_scores import BLOCK, DRAWS, ENKF, ISSUED, LEADS, UKF_1H, Result
-from hydroda.score_tables import cell
+from hydroda.storage import files
 from hydroda.units import HOUR
-from hydroda.verification import LABELS
+from hydroda.verifying.score_tables import cell
+from hydroda.verifying.verification import LABELS
 
 PAGE, FIGURE, NUMBERS = "sun2026.md", "sun2026.png", "sun2026.json"
 FORCINGS = {"observed": "rain as observed", "archived": "degraded rain", "none": "no rain"}

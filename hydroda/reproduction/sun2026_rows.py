@@ -11,16 +11,21 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from hydroda import calibrated, comparison, designs, files, learning, retuning, steps, tuning
-from hydroda.calibrated import Calibrated
-from hydroda.choice import FILTER, NETWORKS
+from hydroda import steps
+from hydroda.calibrating import retuning, tuning
 from hydroda.domain import store_of
+from hydroda.forecast import calibrated, designs
+from hydroda.forecast.calibrated import Calibrated
+from hydroda.forecast.choice import FILTER, NETWORKS
 from hydroda.progress import Progress
 from hydroda.reproduction.sun2026_plan import FIRST_HOURS, MEMBERS, RIVERS, THINNED, River, Study
 from hydroda.reproduction.sun2026_scores import BY_SEED, ENKF, UKF_1H
 from hydroda.schema import LEADS
 from hydroda.settings import Filter, Settings
-from hydroda.verification import Sample
+from hydroda.storage import files
+from hydroda.teaching import learning
+from hydroda.trials import comparison
+from hydroda.verifying.verification import Sample
 
 LINKED = ("observations", "forecasts")
 FIRST = f"gain_leads_{FIRST_HOURS[0]}_to_{FIRST_HOURS[-1]}"

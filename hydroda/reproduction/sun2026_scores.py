@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from hydroda import verification
-from hydroda.choice import BOTH, FILTER, NETWORKS
-from hydroda.correction import BASELINES
+from hydroda.forecast.choice import BOTH, FILTER, NETWORKS
+from hydroda.forecast.correction import BASELINES
 from hydroda.units import HOUR
-from hydroda.verification import DIMS, Sample
+from hydroda.verifying import verification
+from hydroda.verifying.verification import DIMS, Sample
 
 LEADS = (1, 2, 3, 6, 9, 12, 18, 24)
 ISSUED = "forecast"

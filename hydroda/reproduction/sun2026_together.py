@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hydroda import designs, files, steps
+from hydroda import steps
 from hydroda.domain import store_of
+from hydroda.forecast import designs
 from hydroda.progress import Progress, among
 from hydroda.reproduction.sun2026_plan import Study
 from hydroda.reproduction.sun2026_rows import LINKED, calibrate, require, restored
 from hydroda.settings import Model, Settings
+from hydroda.storage import files
 
 LEAST = 3  # rivers: two to be taught on and one that is not
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from hydroda.records import Gauge
 from hydroda.sources import csv_table, history
 from hydroda.sources.drop_folder import reading_time, station_of
+from hydroda.storage.records import Gauge
 
 
 def read(

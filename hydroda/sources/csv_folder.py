@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from hydroda.records import Gauge
 from hydroda.sources import csv_table, drop_folder
+from hydroda.storage.records import Gauge
 
 
 def read(

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
-from hydroda import records
-from hydroda.records import Gauge
 from hydroda.sources.intake import Refused, assumed_known, tidy
+from hydroda.storage import records
+from hydroda.storage.records import Gauge
 from hydroda.units import m3_per_second
 
 COLUMNS = {

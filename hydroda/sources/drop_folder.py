@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from hydroda import files, records
-from hydroda.records import Gauge
 from hydroda.sources.intake import Refused
+from hydroda.storage import files, records
+from hydroda.storage.records import Gauge
 from hydroda.units import iso, utc_now
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from hydroda import records
 from hydroda.sources.intake import Refused
+from hydroda.storage import records
 
 
 def load(

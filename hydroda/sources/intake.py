@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
-from hydroda import records
-from hydroda.records import Gauge
+from hydroda.storage import records
+from hydroda.storage.records import Gauge
 from hydroda.units import HOUR, iso
 
 MIN_STEPS = 5  # steps needed before a step other than one hour is called the step of a series

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from hydroda.records import Gauge
 from hydroda.sources import history, netcdf_table
 from hydroda.sources.drop_folder import reading_time
+from hydroda.storage.records import Gauge
 
 
 def read(

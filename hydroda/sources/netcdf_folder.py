@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from hydroda.records import Gauge
 from hydroda.sources import drop_folder, netcdf_table
+from hydroda.storage.records import Gauge
 
 
 def read(

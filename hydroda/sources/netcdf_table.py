@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from hydroda import netcdf, records
-from hydroda.records import Gauge
 from hydroda.schema import VARIABLES
 from hydroda.sources.intake import Refused, assumed_known, tidy
+from hydroda.storage import netcdf, records
+from hydroda.storage.records import Gauge
 
 NAMES = {
     "precipitation": {"precipitation", "lwe_precipitation_rate", "precipitation_flux", "rainfall_rate"},

@@ -21,8 +21,8 @@ import xarray as xr
 from scipy.signal import lfilter
 from scipy.special import gammaincinv, ndtri
 
-from hydroda import records
-from hydroda.records import Gauge
+from hydroda.storage import records
+from hydroda.storage.records import Gauge
 from hydroda.units import m3_per_second, utc_now
 
 SUBSTEPS = 4

@@ -15,7 +15,7 @@ import pytest
 
 from hydroda.__main__ import main
 from hydroda.reproduction.sun2026_plan import RIVERS, River
-from hydroda.verification import LABELS
+from hydroda.verifying.verification import LABELS
 
 ROOT = Path(__file__).parent.parent.parent
 REAL = Path(os.environ.get("HYDRODA_REAL_DATA", ROOT.parent / "shared" / "data"))

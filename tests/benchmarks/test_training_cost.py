@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hydroda import training
-from hydroda.losses import along
 from hydroda.reproduction import constant_speed, rkn2025
-from hydroda.training import Plan, Task
+from hydroda.teaching import training
+from hydroda.teaching.losses import along
+from hydroda.teaching.training import Plan, Task
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 LEVEL, SERIES = 40, 20

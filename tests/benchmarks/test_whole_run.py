@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from conftest import FIRST, with_networks
 
-from hydroda import choice, netcdf, operation, steps
+from hydroda import steps
+from hydroda.forecast import choice
+from hydroda.running import operation
 from hydroda.settings_file import load
 from hydroda.steps import store_of
+from hydroda.storage import netcdf
 from hydroda.units import HOUR
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

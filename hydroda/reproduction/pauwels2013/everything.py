@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from hydroda import drawing, files
+from hydroda.pages import drawing
 from hydroda.progress import Progress
 from hydroda.reproduction.pauwels2013 import figures, in_situ, searches, shares, study, tables
 from hydroda.reproduction.pauwels2013.record import FLOW, MEMBERS, Record, read, tuned_size
 from hydroda.reproduction.pauwels2013.study import Row
+from hydroda.storage import files
 
 SYNTHETIC = ("2009-01-01", "2012-12-31")
 CALIBRATED, OTHER = ("2009-01-01", "2013-12-31"), ("2013-01-01", "2018-12-31")

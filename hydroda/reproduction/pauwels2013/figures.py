@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
-from hydroda.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, STYLE, VERMILLION, legend
+from hydroda.pages.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, STYLE, VERMILLION, legend
 from hydroda.reproduction.pauwels2013.record import FLOW
 from hydroda.reproduction.pauwels2013.searches import Searched
 from hydroda.reproduction.pauwels2013.shares import GAMMAS, KAPPAS, Scan

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydroda.cycle import trajectory
+from hydroda.calibrating.search import HOPELESS, minimised
+from hydroda.forecast.cycle import trajectory
 from hydroda.models.model import from_unit, to_unit
 from hydroda.reproduction.pauwels2013.record import MODEL, SPIN_UP, Record
-from hydroda.search import HOPELESS, minimised
 
 INERTIA, PULL = 0.7298, 1.4962  # Clerc & Kennedy (2002)
 STEEPEST = 0.8  # share of the fast store that a day at capacity may drain; beyond, the explicit step overshoots

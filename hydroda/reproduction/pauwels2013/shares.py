@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from hydroda.bias_shares import Judged, judged
 from hydroda.reproduction.pauwels2013.record import MODEL, Record
 from hydroda.reproduction.pauwels2013.study import SETTLE, Row, Run, run
+from hydroda.trials.bias_shares import Judged, judged
 
 GAMMAS = (1.0, 0.98, 0.95, 0.9, 0.7, 0.4, 0.1)
 KAPPAS = (0.0, 0.03, 0.05, 0.1, 0.3, 1.0, 10.0, 100.0)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydroda.cycle import trajectory
 from hydroda.filters.bias import divided_by
 from hydroda.filters.ensemble import enkf
 from hydroda.filters.noise import Noise
 from hydroda.filters.recipe import Filter, Hour, System
+from hydroda.forecast.cycle import trajectory
 from hydroda.reproduction.pauwels2013.record import (
     FLOW,
     HERE,

@@ -1,0 +1,1 @@
+"""What the command line offers besides the daily work: a deployment made ready, research, a person at a terminal."""

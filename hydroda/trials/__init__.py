@@ -1,0 +1,1 @@
+"""Filters on made-up rivers whose truth is known, filters beside each other, gauges made wrong."""
