@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hydroda import catalogue
+from hydroda import catalogue, filters
 from hydroda.filters import sigma
 from hydroda.forecast.cycle import Batch, Levels
 from hydroda.models.linear import reservoirs
@@ -18,7 +18,7 @@ from hydroda.trials import trial, twin, twin_figures
 from hydroda.trials.trial import Score
 from hydroda.trials.twin import Twin
 
-PAGE = Path(twin.__file__).parent / "filters" / "README.md"
+PAGE = Path(filters.__file__).parent / "README.md"
 SHORT = ("sigma.srukf", "ensemble.etkf", "reduced.seik")
 STATES = 6
 ERROR = 0.3  # of the tanks
