@@ -6,6 +6,7 @@ weather and are judged by the gauge as it is. Nothing of the deployment changes.
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from hydroda.filters.beliefs import Belief, joined
 from hydroda.filters.bias import two_stage
 from hydroda.forecast import window
 from hydroda.forecast.cycle import Batch, Moment, assimilate, rollout, trajectory
-from hydroda.progress import Progress
+from hydroda.progress import Progress, among
 from hydroda.running.groups import grouped
 from hydroda.schema import LEADS, hours
 from hydroda.settings import Settings
@@ -24,6 +25,7 @@ from hydroda.units import HOUR, hour_number, m3_per_second
 
 EVERY = 6  # hours between forecasts that are judged
 ROWS = 4096  # forecasts rolled out together
+TELL = 240  # hours between words of how far it is
 PLAIN, AWARE = "filter of the settings", "with the gauge's bias estimated"
 RIGHT, WRONG = ", gauge right", ", gauge wrong"
 OPEN_LOOP = "open loop"
@@ -84,36 +86,59 @@ def tried(
     )
     area = group.places[place].area_km2
     rmse: dict[str, np.ndarray] = {}
-    shares: list[np.ndarray] = []
     for i, (name, batch) in enumerate({PLAIN: plain, AWARE: aware}.items()):
-        x = batch.model.start(batch.parameters)
-        with torch.inference_mode():
-            for state in trajectory(batch.model, x, forcing[:first], batch.parameters):
-                x = state
-            begun = Moment(hour_number(stretch[first]) - 1, batch.believe(x, hour_number(stretch[first]) - 1), x)
-        issued: list[int] = []
-        beliefs: list[Belief] = []
-        open_loops: list[Tensor] = []
-        stages = assimilate(batch, begun, forcing[first:], observation[first:], doubt[first:])
-        for hour, analysis in enumerate(stages, first):
-            if hour % 240 == 0:
-                progress((i + 0.9 * (hour - first) / (stretch.size - first)) / 2, name)
-            if analysis.biases is not None:
-                flow = analysis.estimate.clamp(min=1e-9)
-                shares.append(np.stack([(part / flow).numpy() for part in analysis.biases[:2]]))
-            if hour >= turn and hour % EVERY == 0 and hour + LEADS.size < stretch.size:
-                issued.append(hour)
-                beliefs.append(analysis.moment.belief)
-                open_loops.append(analysis.moment.open_loop)
-        every = np.array(issued)
+        run = _run(batch, stretch, first, turn, forcing, observation, doubt, among(progress, i, 2, name))
+        every = np.array(run.issued)
         valid = right[every[None] + LEADS[:, None], 0]
-        median, unaided = _rolled(batch, every, beliefs, open_loops, forcing, hour_number(stretch[0]))
+        median, unaided = _rolled(batch, every, run.beliefs, run.open_loops, forcing, hour_number(stretch[0]))
         for k, gauge in enumerate((RIGHT, WRONG)):
             rmse[name + gauge] = m3_per_second(_error(median[..., k], valid), area)
         rmse[OPEN_LOOP] = m3_per_second(_error(unaided[..., 0], valid), area)
-    held = np.stack(shares)
+    held = np.stack(run.shares)  # those of the last, which alone estimates a bias
     progress(1.0, "done")
     return Trial(station, stretch[first:], at, error, rmse, held[:, 0, 1], held[:, 1, 1], held[:, 0, 0])
+
+
+class Run(NamedTuple):
+    """Beliefs and open loops of the hours from which a forecast is judged, with these positions in the record; and for
+    every hour the bias of each gauge and its standard error over the discharge (2, gauge), where a filter finds any."""
+
+    issued: list[int]
+    beliefs: list[Belief]
+    open_loops: list[Tensor]
+    shares: list[np.ndarray]
+
+
+def _run(
+    batch: Batch,
+    stretch: np.ndarray,
+    first: int,
+    turn: int,
+    forcing: Tensor,
+    observation: Tensor,
+    doubt: Tensor,
+    progress: Progress,
+) -> Run:
+    """The record assimilated from position `first` on, by a model that ran until then; forecasts are from `turn` on."""
+    x, begin = batch.model.start(batch.parameters), hour_number(stretch[first]) - 1
+    with torch.inference_mode():
+        for state in trajectory(batch.model, x, forcing[:first], batch.parameters):
+            x = state
+        begun = Moment(begin, batch.believe(x, begin), x)
+    run = Run([], [], [], [])
+    for hour, analysis in enumerate(
+        assimilate(batch, begun, forcing[first:], observation[first:], doubt[first:]), first
+    ):
+        if hour % TELL == 0:
+            progress(0.9 * (hour - first) / (stretch.size - first), "hour by hour")
+        if analysis.biases is not None:
+            flow = analysis.estimate.clamp(min=1e-9)
+            run.shares.append(np.stack([(part / flow).numpy() for part in analysis.biases[:2]]))
+        if hour >= turn and hour % EVERY == 0 and hour + LEADS.size < stretch.size:
+            run.issued.append(hour)
+            run.beliefs.append(analysis.moment.belief)
+            run.open_loops.append(analysis.moment.open_loop)
+    return run
 
 
 def _rolled(
