@@ -88,6 +88,9 @@ def test_hours_held_out_of_the_search_decide_among_what_was_tried(twin, monkeypa
     assert both.hours == alone.hours == seen.sum()
     with pytest.raises(ValueError, match="to validate on"):
         fit_model(MODEL, forcing, false, seen, hour >= HOURS - 24, **SMALL)
+    still = np.where(held, 0.1, false)
+    with pytest.raises(ValueError, match=r"never changes in the .* to validate on: a stuck gauge"):
+        fit_model(MODEL, forcing, still, seen, held, **SMALL)
 
 
 def test_parameters_are_in_their_interval_and_those_of_the_filter_at_default(twin):

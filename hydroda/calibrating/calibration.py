@@ -61,25 +61,12 @@ def fit_model(
     not searched on, but of all sets tried the one is taken whose mean loss over all hours, those included, is least.
     Raises ValueError with fewer than 30 days, or of a gauge that stands still.
     """
-    target = np.where(scored, observed, np.nan)
-    count = int(np.isfinite(target).sum())
-    if count < NEEDED:
-        raise ValueError(
-            f"only {count} hours with an observation in the calibration period, {NEEDED} (30 days) are needed; choose "
-            "a longer period"
-        )
-    if not np.nanvar(target) > 0.0:
-        raise ValueError("discharge never changes in the calibration period: a stuck gauge? choose another period")
-    searched = [i for i, p in enumerate(model.parameters) if p.role == "model"]
-    table = [model.parameters[i] for i in searched]
-    chunks = _chunks(forcing, target, population)
-    held = None
+    targets = [_target(observed, scored, "in the calibration period", "choose a longer period")]
     if validation is not None:
-        held = np.where(validation, observed, np.nan)
-        if not np.isfinite(held).sum() >= NEEDED:
-            raise ValueError(f"fewer than {NEEDED} hours with an observation to validate on; start validation earlier")
-        held_chunks = _chunks(forcing, held, population)
-    tried: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        targets.append(_target(observed, validation, "to validate on", "start validation earlier"))
+    chunks = [_chunks(forcing, target, population) for target in targets]
+    searched = [i for i, p in enumerate(model.parameters) if p.role == "model"]
+    tried: list[tuple[np.ndarray, np.ndarray]] = []
 
     def parameters(values: np.ndarray) -> np.ndarray:
         every = np.repeat([[p.default for p in model.parameters]], len(values), 0)
@@ -87,27 +74,39 @@ def fit_model(
         return every
 
     def loss(values: np.ndarray) -> np.ndarray:
-        p = torch.from_numpy(parameters(values))
-        losses = quarters.loss(_square_errors(model, p, *chunks) / np.nanvar(target))
-        if held is not None:
-            tried.append((values, losses, quarters.loss(_square_errors(model, p, *held_chunks) / np.nanvar(target))))
-        return losses
+        p, pairs = torch.from_numpy(parameters(values)), zip(chunks, targets, strict=True)
+        losses = [quarters.loss(_square_errors(model, p, *parts) / np.nanvar(target)) for parts, target in pairs]
+        tried.append((values, np.stack(losses, 1)))
+        return losses[0]
 
     found = minimised(
         loss,
-        table,
+        [model.parameters[i] for i in searched],
         generations=generations,
         population=population,
         seed=seed,
         told=lambda fraction, value: progress(fraction, f"model: {np.exp(value):.3f} of the variance"),
     )
-    if held is not None:
-        every, searched_on, unseen = (np.concatenate(column) for column in zip(*tried, strict=True))
-        share = np.isfinite(held).sum() / (np.isfinite(held).sum() + count)
-        found = every[np.nanargmin((1.0 - share) * searched_on + share * unseen)]
+    counts = np.array([np.isfinite(target).sum() for target in targets])
+    if validation is not None:
+        values, losses = (np.concatenate(column) for column in zip(*tried, strict=True))
+        found = values[np.nanargmin(losses @ (counts / counts.sum()))]
     best = parameters(found[None])[0]
     states = open_loop(model, best, forcing)
-    return ModelFit(best, states, *_scores(runoff(model, best, states), target), count)
+    return ModelFit(best, states, *_scores(runoff(model, best, states), targets[0]), int(counts[0]))
+
+
+def _target(observed: np.ndarray, counted: np.ndarray, what: str, mend: str) -> np.ndarray:
+    """What is to be met in the hours that count (T,), NaN in all others. Raises ValueError where that is too little."""
+    target = np.where(counted, observed, np.nan)
+    count = int(np.isfinite(target).sum())
+    if count < NEEDED:
+        raise ValueError(
+            f"only {count} hours with an observation {what}, {NEEDED} ({NEEDED // 24} days) are needed; {mend}"
+        )
+    if not np.nanvar(target) > 0.0:
+        raise ValueError(f"discharge never changes in the {count} hours {what}: a stuck gauge? choose another period")
+    return target
 
 
 def _weather(forcing: np.ndarray, at: np.ndarray) -> Tensor:
