@@ -12,7 +12,7 @@ from hydroda.trials.observability import matrix, observability
 
 def pauwels(catchments: int = 3, **values: float) -> tuple[System, torch.Tensor]:
     """The three-store HBV with the parameters of the paper but for `values`; states that differ by catchment."""
-    model = pauwels2013()
+    model = pauwels2013(24)
     p = model.defaults.expand(catchments, -1, -1).clone()
     for name, value in values.items():
         p[..., [q.name for q in model.parameters].index(name)] = value

@@ -50,7 +50,7 @@ def _power_from_zero(base: Tensor, exponent: Tensor) -> Tensor:
     return torch.where(empty, 0.0, _power(torch.where(empty, 1.0, base), exponent))
 
 
-def pauwels2013(hours: float = 24.0, *, capped: bool = False) -> Model:
+def pauwels2013(hours: float = 1.0, *, capped: bool = False) -> Model:
     """HBV as published (Pauwels et al. 2013, eqs 22–32), step `hours`; the defaults are their Table 2 in mm and hours.
 
     α s exceeds one above a filling of 1/α, where the slow store is then drawn on (eq. 29); `capped` limits the share
