@@ -512,7 +512,34 @@ def test_training_begins_and_ends_when_calibration_did_unless_it_is_told_otherwi
     assert seen == [(began, ended), (early, ended)]
     (done,) = steps.train(settings, ["ach"], late, early)
     assert done.failed and "ach: training would start 2003-06-01T00:00Z and end 2003-05-01T00:00Z" in done.summary
+    (done,) = steps.train(settings, ["ach"], np.datetime64("2003-01-20", "ns"), design=GAIN)
+    assert done.failed and "before calibration (2003-01-21T00:00Z)" in done.summary
     assert len(seen) == 2
+
+
+def test_whatever_period_is_taught_filters_are_judged_in_stretches_they_were_not_tuned_to(settings):
+    store, (catchment, _) = domain.store_of(settings), settings.catchments
+    found = calibrated.restore(store.read_parameters(catchment.id))
+    first, end = np.datetime64("2003-01-21", "ns"), np.datetime64("2003-05-31T23", "ns")
+    whole, later = (
+        learning._prepared(
+            settings, store, learning.Pupil(catchment, found, start, end), learning.Effort(), several=False
+        )
+        for start in (first, first + 31 * 24 * HOUR)
+    )
+    parts = dict(zip(whole.record.hours[whole.past.starts], whole.past.parts, strict=True))
+    begun = later.record.hours[later.past.starts]
+    assert 0 < begun.size < len(parts) and begun.min() >= first + (31 * 24 + stretches.SETTLE) * HOUR
+    assert [parts[hour] for hour in begun] == later.past.parts.tolist()
+    assert later.record.hours[later.record.scored][0] == first + 31 * 24 * HOUR
+    with pytest.raises(ValueError, match="ach: there is no stretch"):
+        learning._prepared(
+            settings,
+            store,
+            learning.Pupil(catchment, found, end - 40 * 24 * HOUR, end),
+            learning.Effort(),
+            several=False,
+        )
 
 
 def test_a_record_too_short_for_windows_beside_what_is_held_back_is_refused(settings):

@@ -43,13 +43,19 @@ class Past:
 
     @property
     def parts(self) -> np.ndarray:
-        """To which of `PARTS` parts each stretch (s,) belongs: in turn, so that all have all seasons, and the
-        same in another period of the record."""
+        """To which of `PARTS` parts each stretch (s,) belongs: in turn, so that all have all seasons."""
         return self.starts // STRETCH % PARTS
 
     def without(self, part: int) -> "Past":
         """The same without the stretches of a part."""
         return replace(self, starts=self.starts[self.parts != part])
+
+    def since(self, hour: int) -> "Past":
+        """The same without the stretches that would settle before a position. Raises ValueError when none is left."""
+        starts = self.starts[self.starts >= hour + SETTLE]
+        if not starts.size:
+            raise ValueError(f"there is no stretch of {SETTLE + STRETCH + LEADS.size} hours to judge forecasts in")
+        return replace(self, starts=starts)
 
     def hours(self, offsets: np.ndarray) -> Tensor:
         """Positions (offset, stretch)."""
@@ -80,7 +86,9 @@ class Analyses(NamedTuple):
 
 
 def analyses(batch: Batch, past: Past, every: int) -> Analyses:
-    """Those of a batch that `rows` made, with moments every `every` hours."""
+    """Those of a batch, with moments every `every` hours; its rows are the stretches of one candidate after those of
+    another, as many times as there are candidates.
+    """
     times = batch.parameters.shape[0] // past.starts.size
     at = past.hours(np.arange(-SETTLE + 1, STRETCH))
     forcing, observed = past.forcing[at].repeat(1, times, 1), past.observed[at].repeat(1, times)

@@ -28,6 +28,7 @@ from hydroda.teaching import gains, training
 from hydroda.teaching.gains import Analysed, Reference
 from hydroda.teaching.losses import Series, joined
 from hydroda.teaching.training import Plan, Task
+from hydroda.units import parse_utc
 
 DECAY = 1e-2  # of weights, in a step of rate one
 EVERY = 25  # steps between validations
@@ -95,7 +96,8 @@ class Lesson:
 
 
 class Pupil(NamedTuple):
-    """A calibrated catchment, the first hour it is taught and judged on, and the last."""
+    """A calibrated catchment, the first hour it is taught and judged on, not before that of its calibration, and the
+    last."""
 
     catchment: Catchment
     found: Calibrated
@@ -208,11 +210,14 @@ def learn(
 
 def _prepared(settings: Settings, store: Store, pupil: Pupil, effort: Effort, *, several: bool) -> Prepared:
     catchment, found = pupil.catchment, pupil.found
-    record = record_of(settings, store, catchment, found.model, pupil.start, pupil.end)
+    # stretches lie where those of the calibration did, or a filter would be judged in hours that it was tuned to
+    record = record_of(settings, store, catchment, found.model, parse_utc(found.report["start"]), pupil.end)
+    tuned, record = record.scored, record._replace(scored=record.hours >= pupil.start)
     batch = batch_of([found], settings)
     states = open_loop(record.model, batch.parameters[0, 0].numpy(), record.forcing)
     try:
-        past = stretches.past(record.forcing, record.observed, states, record.scored)
+        past = stretches.past(record.forcing, record.observed, states, tuned)
+        past = past.since(int(np.argmax(record.scored)))
         moments, goal = _classical(past, batch, found, catchment.area_km2)
     except ValueError as error:
         raise ValueError(f"{catchment.id}: {error}") from error

@@ -57,14 +57,24 @@ def _pupil(settings: Settings, store: Store, station: str, times: Times) -> Pupi
         parse_utc(found.report[name]) if given is None else given
         for name, given in zip(("start", "end"), times, strict=True)
     )
+    if first < (tuned := parse_utc(found.report["start"])):
+        raise ValueError(
+            f"{station}: training would start {iso(first)}, before calibration ({iso(tuned)}): nobody could say how "
+            "well networks do beside a filter that does not know these hours; calibrate from then on first"
+        )
     if not first < last:
         raise ValueError(f"{station}: training would start {iso(first)} and end {iso(last)}, which is not later")
     return Pupil(settings.catchment(station), found, first, last)
 
 
 def _keep(settings: Settings, store: Store, pupil: Pupil, lesson: Lesson, taught_on: Sequence[str]) -> None:
-    """Puts what was learned for a catchment into the store: weights first, the parameters that name them last."""
+    """Puts what was learned for a catchment into the store: weights first, the parameters that name them last.
+
+    Raises ValueError where the calibration it was learned beside is there no more."""
     found, station = pupil.found, pupil.found.station
+    standing = store.read_parameters(station)
+    if standing is None or replace(calibrated.restore(standing), taught=None).content() != found.content():
+        raise ValueError(f"{station}: was calibrated again while its networks were trained; train them again")
     report = {"start": iso(pupil.start), "end": iso(pupil.end)} | lesson.report()
     report |= {"taught_on": list(taught_on), "filter": settings.filter.model_dump(mode="json")}
     path = store.weights_path(station)
