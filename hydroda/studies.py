@@ -15,6 +15,9 @@ from hydroda.settings import Settings
 from hydroda.storage import files
 
 REAL_DATA = "../shared/data"
+SHORT = (
+    "*Made with `--quick`, to see that it works: too short a search and training to compare with what was published.*"
+)
 STUDIES = {"pauwels2013": "pauwels2013.everything", "rkn2025": "rkn2025", "sun2026": "sun2026"}  # and the file of each
 
 
@@ -82,7 +85,7 @@ def drift(
 
 
 def reproduce(study: str, folder: Path, *, quick: bool = False, progress: Progress = silent) -> tuple[str, list[Path]]:
-    """One of `STUDIES` made again: its tables in Markdown, and the files, in a folder of its own.
+    """One of `STUDIES` made again: its tables in Markdown, and the files, in a folder of its own; `quick` ones say so.
 
     Raises FileNotFoundError without the data it needs, which are in the folder that HYDRODA_REAL_DATA names.
     """
@@ -90,4 +93,9 @@ def reproduce(study: str, folder: Path, *, quick: bool = False, progress: Progre
     data = Path(os.environ.get("HYDRODA_REAL_DATA", REAL_DATA))
     own = folder / (f"{study}-quick" if quick else study)
     text, paths = made.reproduce(data, own, quick=quick, progress=progress)
+    if quick:
+        text = f"{SHORT}\n\n{text}"
+        for page in (path for path in paths if path.suffix == ".md"):
+            told = page.read_text(encoding="utf-8").removeprefix(f"{SHORT}\n\n")
+            files.replace(page, f"{SHORT}\n\n{told}".encode())
     return text, paths

@@ -81,7 +81,11 @@ def test_the_command_writes_tables_figures_and_weights_and_goes_on(tmp_path, mon
     assert main(["reproduce", "rkn2025", "--quick", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     folder = tmp_path / "rkn2025-quick"
-    assert printed.startswith("MSE [dB]") and (folder / rkn2025_report.PAGE).read_text() in printed
+    assert (
+        printed.startswith("*Made with `--quick`")
+        and "\n\nMSE [dB]" in printed
+        and (folder / rkn2025_report.PAGE).read_text() in printed
+    )
     assert "(-26)" in printed and all(f"| {name} |" in printed for name in rkn2025_report.ORDER)
     kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.training")}
     assert len(kept) == 9 and len(list(folder.glob("*.safetensors"))) == 9

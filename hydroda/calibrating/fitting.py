@@ -35,6 +35,9 @@ class Effort:
     filter: tuple[int, int] = (42, 40)
 
 
+QUICK = Effort((8, 24), (3, 12))  # enough to see that everything works, not to forecast well
+
+
 class Fitted(NamedTuple):
     """A model fitted to a record: its name, the record with the weather it needs, its parameters and open loop, the
     baselines beside that; and the loss of the open loop with its last error carried on, mean of leads and hours."""

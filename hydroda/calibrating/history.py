@@ -42,7 +42,7 @@ def record_of(
     settings: Settings, store: Store, catchment: Catchment, model: str, start: np.datetime64, end: np.datetime64
 ) -> Record:
     """What is stored of a catchment until `end`, of which the hours from `start` on count, with the weather that a
-    model "family.name" needs. Raises ValueError when there are no observations."""
+    model "family.name" needs. Raises ValueError when there are no observations, or hardly any of precipitation."""
     records = store.observations([catchment.id], FIRST, end)
     if not records.sizes["record"]:
         raise ValueError(
@@ -53,6 +53,11 @@ def record_of(
     values = known.as_known(records, [catchment.id], stretch)
     limits = quality.limits_from(values["discharge"][:, 0], catchment.area_km2)
     weather = {name: known.in_range(values[name], name) for name in window.WEATHER}
+    if (share := float(np.isfinite(weather["precipitation"]).mean())) < ENOUGH:
+        raise ValueError(
+            f"{catchment.id}: only {share:.0%} of the hours from {iso(stretch[0])} to {iso(end)} have precipitation, "
+            f"{ENOUGH:.0%} are needed: add its precipitation, or choose a period that has it"
+        )
     climate, temperature = _climate(catchment, stretch, weather)
     view = window.view([Place(catchment.id, catchment.area_km2, limits, climate)], stretch, values)
     built = build_model(model, temperature)

@@ -112,6 +112,8 @@ def explain(error: Exception) -> tuple[int, str]:
     from hydroda.storage.lock import Busy
 
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, UsageError):
         return USAGE, f"{text}\nHow it is used: hydroda COMMAND --help"
     if isinstance(error, Busy):

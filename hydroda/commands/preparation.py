@@ -69,7 +69,12 @@ def add_catchment(
 
 
 def calibrate(
-    *stations: str, start: str, end: str, validation_start: str | None = None, common: Common = COMMON
+    *stations: str,
+    start: str,
+    end: str,
+    validation_start: str | None = None,
+    quick: bool = False,
+    common: Common = COMMON,
 ) -> int:
     """Fit the model and the error levels of the filter to the observations of a period.
 
@@ -88,6 +93,8 @@ def calibrate(
     validation_start
         First hour of a part at the end that is not searched on: of the parameters that were tried those are taken that
         do best over all hours. Worth a year of a short record, which very different parameters fit alike.
+    quick
+        A search of seconds instead of minutes, to see whether everything works. It does not forecast well.
     """
     settings, (first, last) = common.settings, period(start, end)
     from hydroda import steps
@@ -95,7 +102,7 @@ def calibrate(
     unseen = None if validation_start is None else period(validation_start, end)[0]
     ids = _known(settings, stations)
     with progress("calibrate") as report:
-        results = steps.calibrate(settings, ids, first, last, validation=unseen, progress=report)
+        results = steps.calibrate(settings, ids, first, last, validation=unseen, quick=quick, progress=report)
     return _told(results)
 
 

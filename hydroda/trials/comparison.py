@@ -5,6 +5,7 @@ nothing of the deployment changes. Model parameters and error levels are those o
 filter they were not tuned for is at a disadvantage.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -15,13 +16,16 @@ from typing import Any
 import numpy as np
 
 from hydroda import catalogue
+from hydroda import domain as domains
 from hydroda.domain import store_of
 from hydroda.forecast.choice import FILTER
+from hydroda.pages import score_tables
 from hydroda.progress import Progress, among
 from hydroda.running import hindcasting
+from hydroda.running.groups import grouped, tried
 from hydroda.settings import Filter, Settings
 from hydroda.storage import files
-from hydroda.verifying import score_tables, scoring, verification
+from hydroda.verifying import scoring, verification
 
 LINKED = ("observations", "forecasts", "parameters")
 LEADS = (1, 2, 3, 6, 9, 12, 18, 24)
@@ -63,13 +67,14 @@ def compare(
 ) -> list[Compared]:
     """Hindcasts from `start` to `end` with each filter, observed rain in the lead hours, scored.
 
-    A filter whose scores for the period are in `folder` already is not run again; one that cannot be run does not stop
-    the others. Raises ValueError for unknown names.
+    A filter whose scores for the period are in `folder` already is not run again, unless calibration or the code of
+    filters and models changed since; one that cannot be run does not stop the others. Raises ValueError for unknown
+    names.
     """
-    filters = chosen(names)
+    filters, state = chosen(names), _state(settings)
     results = []
     for i, (name, own) in enumerate(filters.items()):
-        place = folder / name
+        place = folder / name / state
         kept = place / f"{start}_{end}.json".replace(":", "")
         if kept.exists():
             done = json.loads(kept.read_text(encoding="utf-8"))
@@ -78,6 +83,8 @@ def compare(
         one = deployment(settings, own, place, LINKED)
         began = time.perf_counter()
         try:
+            for group in grouped(domains.load(one))[0]:
+                tried(group)
             told = among(progress, i, len(filters), name)
             hindcasting.hindcast(one, start, end, forcing="observed", products=False, progress=told)
             scores = score_tables.summary_json(scoring.read(scoring.verify(one, start, end, kind="hindcast")))
@@ -89,6 +96,17 @@ def compare(
         results.append(Compared(name, scores, seconds))
     progress(1.0, "done")
     return results
+
+
+def _state(settings: Settings) -> str:
+    """What scores depend on besides filter and period, as the name of a folder: calibration and code."""
+    total = hashlib.sha256()
+    for member in domains.load(settings).members:
+        total.update(json.dumps(member.content(), sort_keys=True).encode())
+    for room in ("filters", "models"):
+        for path in sorted((catalogue.PACKAGE / room).glob("*.py")):
+            total.update(path.read_bytes())
+    return total.hexdigest()[:12]
 
 
 def deployment(settings: Settings, own: Filter, folder: Path, linked: Sequence[str]) -> Settings:
