@@ -117,8 +117,19 @@ def taken_apart(name: str, known: Collection[str]) -> list[str]:
     own, *others = name.split("+")
     for part, what, choices in ((own, "filter", known), *((other, "modifier", modifiers()) for other in others)):
         if part not in choices:
-            raise ValueError(f"there is no {what} {part!r} to try; {closest(part, sorted(choices))}")
+            marks = _lacking(part) if what == "filter" else ""
+            raise ValueError(f"there is no {what} {part!r} to try; {marks or closest(part, sorted(choices))}")
     return [own, *others]
+
+
+def _lacking(name: str) -> str:
+    """What a function "family.name" among the filters lacks to be one; empty where there is none of that name."""
+    for family, found in _functions("filters"):
+        if name == f"{family}.{found.name}":
+            return (
+                "its function must take `system` alone before `*` and its options after, and say that it returns Filter"
+            )
+    return ""
 
 
 def function(folder: str, name: str) -> Callable[..., Any]:

@@ -60,7 +60,7 @@ class Deployment(Section):
 class Cycle(Section):
     """The hourly cycle: hours assimilated again each time, minutes to wait for data, bounds of catch-up and spin-up."""
 
-    window_hours: Annotated[int, Field(ge=1, le=240)] = 48
+    window_hours: Annotated[int, Field(ge=24, le=240)] = 48  # analyses are published day by day
     cut_off_minutes: Annotated[int, Field(ge=0, le=59)] = 10
     catch_up_hours: Annotated[int, Field(ge=0, le=240)] = 48
     spin_up_hours: Annotated[int, Field(ge=0, le=87_600)] = 8760

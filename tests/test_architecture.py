@@ -21,7 +21,7 @@ NUMERICS = {"models", "filters", "forecast", "running", "calibrating", "teaching
 LIGHT = {
     *("forecast.calibrated", "forecast.choice", "forecast.correction", "forecast.intervals", "forecast.known"),
     *("forecast.ledger", "forecast.pet", "forecast.predictive", "forecast.quarters", "forecast.weather"),
-    *("forecast.window", "running.gauge_bias", "trials.bias_shares", "trials.drift_figure", "trials.twin_figures"),
+    *("forecast.window", "trials.bias_shares", "trials.drift_figure", "trials.twin_figures"),
     *("reproduction.rkn2025_report", "reproduction.sun2026_report", "reproduction.sun2026_scores"),
 }
 KNOW_NO_STORE = {"filters", "models", "sources", "forecast", "publishing"}
@@ -51,8 +51,7 @@ def imports(source: str, *, on_load: bool = False, known: frozenset[str] = froze
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative import"
-            base = node.module or ""
+            base = node.module if node.level == 0 else "a relative import"
             found.update(full if (full := f"{base}.{alias.name}") in known else base for alias in node.names)
         for child in ast.iter_child_nodes(node):
             visit(child)
@@ -64,6 +63,9 @@ def imports(source: str, *, on_load: bool = False, known: frozenset[str] = froze
 PACKAGE = [name for name in MODULES if name.startswith("hydroda.")]
 ALL = {name: imports(source) for name, source in MODULES.items()}
 LOADED = {name: imports(source, on_load=True) for name, source in MODULES.items()}
+
+
+LOADING_TORCH = {name for name, targets in LOADED.items() if any(t.split(".")[0] == "torch" for t in targets)}
 
 
 def reached(name: str) -> set[str]:
@@ -120,14 +122,20 @@ def test_torch_is_known_to_the_numerics_only():
 
 @pytest.mark.parametrize("name", sorted(filter(light, MODULES)))
 def test_light_modules_load_no_torch(name):
-    assert not {t for t in reached(name) if t.split(".")[0] == "torch"}
+    loading = sorted({name, *reached(name)} & LOADING_TORCH)
+    assert not loading, f"{name} loads torch by {loading}: import in a function, or take it out of LIGHT"
 
 
 def test_every_floor_knows_the_floors_below_it_only():
-    assert {room(name) for name in PACKAGE} == set(FLOORS)
+    rooms = {room(name) for name in PACKAGE}
+    assert rooms == set(FLOORS), f"{rooms ^ set(FLOORS)}: a new room has its place in FLOORS, and in the README"
     for name in PACKAGE:
         above = {t for t in ours(name) if FLOORS.index(room(t)) > FLOORS.index(room(name))}
-        assert not above, name
+        assert not above, f"{name} imports {above}, which stands above it in FLOORS"
+
+
+def test_nobody_imports_relatively():
+    assert not [name for name in MODULES if "a relative import" in ALL[name]]
 
 
 def test_netcdf_bytes_pass_one_door():
@@ -160,7 +168,7 @@ def test_a_source_knows_the_contract_only():
         assert outside <= {"hydroda.schema", "hydroda.units"} | storage, name
 
 
-def test_only_steps_know_the_store_and_only_who_drives_a_deployment_knows_the_steps():
+def test_what_computes_knows_no_store_and_only_who_drives_a_deployment_knows_the_steps():
     """Flows, the command line, and the study that makes deployments as a person would."""
     study = {f"hydroda.reproduction.sun2026{part}" for part in ("", "_rows", "_together")}
     driving = {"hydroda.__main__", *within("commands")} | study

@@ -42,6 +42,16 @@ def test_template_shows_the_defaults():
     assert parse(uncommented) == settings
 
 
+def test_template_has_a_line_for_every_setting():
+    for name in ("deployment", "cycle", "forcing", "model", "filter"):
+        part = TEMPLATE[TEMPLATE.index(f"[{name}]") :].split("\n\n[")[0]
+        for key, field in type(getattr(parse(TEMPLATE), name)).model_fields.items():
+            assert re.search(rf"(?m)^(# )?{field.alias or key} = |^# \[\[?{name}\.{field.alias or key}\]", part), (
+                name,
+                key,
+            )
+
+
 def test_template_examples_are_valid():
     blocks = TEMPLATE[TEMPLATE.index("# [[source]]") :].split("\n\n# A catchment")
     blocks[1] = blocks[1][blocks[1].index("# [[catchment]]") :]
@@ -110,7 +120,7 @@ def test_all_problems_at_once_with_their_lines():
         (SMALL + '[[source]]\nname = "x"\nkind = "gauge"\n', "line 5: source[0].kind: there is no source 'gauge'"),
         (SMALL + "[filter]\nseed = true\n", "line 4: filter.seed: must be a valid integer, found True"),
         (SMALL + "[cycle]\nwindow_hours = 241\n", "less than or equal to 240, found 241"),
-        (SMALL + "[cycle]\nwindow_hours = 0\n", "greater than or equal to 1, found 0"),
+        (SMALL + "[cycle]\nwindow_hours = 0\n", "greater than or equal to 24, found 0"),
         (SMALL + "[[catchment]]\nid = '../x'\narea_km2 = 1\n", "line 4: catchment[0].id: must be 1 to 32 of"),
         (SMALL + "[[catchment]]\nid = 5114000\narea_km2 = 1\n", "line 4: catchment[0].id: must be a valid string"),
         (SMALL + "[[catchment]]\nid = 'x'\narea_km2 = inf\n", "line 5: catchment[0].area_km2: must be a finite number"),

@@ -47,7 +47,7 @@ def _built(kinds: list[str], tensors: Mapping[str, Tensor]) -> tuple[Belief, lis
     """The belief of the first kind with those it holds, in the order of its fields, and the kinds left over."""
     outer, *rest = kinds or [""]
     if outer not in KINDS:
-        raise ValueError(f"there is no belief {outer!r}; there are {', '.join(KINDS)}")
+        raise ValueError(f"there is no belief {outer!r} in `filters.kinds`; there are {', '.join(KINDS)}")
     wanted = [field.name for field in fields(KINDS[outer])]
     found = {path.partition(".")[0] for path in tensors}
     if set(wanted) != found:
