@@ -61,8 +61,7 @@ def hourly(config: str = "hydroda.toml", cycle: str | None = None, force: bool =
     silent = fetch_all(config, iso(target))
     if silent:
         get_run_logger().warning("sources without news: %s", ", ".join(silent))
-    cycles = steps.pending(settings, target)
-    for each in [*(c for c in cycles if c != target), target]:
+    for each in [*steps.missed(settings, target), target]:
         late = bool(each != target)
         ended = run_cycle(config, iso(each), force and not late, late, return_state=True)
         if ended.name == "Busy":

@@ -87,19 +87,27 @@ def run(*, cycle: str | None = None, force: bool = False, common: Common = COMMO
     """
     settings = common.settings
     from hydroda import steps
+    from hydroda.storage.lock import Busy
     from hydroda.units import iso, utc_now
 
     if cycle is None:
         target = settings.cycle_at(utc_now())
         _fetch(settings)
-        cycles = [*(c for c in steps.pending(settings, target) if c != target), target]
+        cycles = [*steps.missed(settings, target), target]
     else:
         target = full_hour(cycle)
         cycles = [target]
     failed = False
     for each in cycles:
-        late = each != target  # a missed cycle, made good
-        result = steps.run(settings, each, force=force and not late, catch_up=late)
+        late = each != target  # a missed cycle, made good where it can be: the newest is what is waited for
+        try:
+            result = steps.run(settings, each, force=force and not late, catch_up=late)
+        except SAID as error:
+            if not late or isinstance(error, Busy):
+                raise
+            print(f"{iso(each)} failed: {error}", file=sys.stderr)
+            failed = True
+            continue
         failed |= result.state == "failed"
         print(" ".join(filter(None, (iso(each), result.state, result.message))))
         for file in result.files:

@@ -29,7 +29,7 @@ class Domain:
     columns: np.ndarray
     lacking: dict[str, str]
 
-    @property
+    @cached_property
     def places(self) -> tuple[Place, ...]:
         """The calibrated stations as windows see them."""
         areas = (self.stations[i].area_km2 for i in self.columns)

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +12,12 @@ import xarray as xr
 
 from hydroda import domain as domains
 from hydroda.domain import Domain
-from hydroda.running import gauge_bias
+from hydroda.publishing import gauge_bias
+from hydroda.publishing.attributes import in_words
+from hydroda.publishing.fields import UNUSABLE
 from hydroda.schema import hours
 from hydroda.settings import Catchment, Settings
+from hydroda.sources import drop_folder
 from hydroda.storage import netcdf
 from hydroda.storage.store import Store
 from hydroda.units import HOUR, iso
@@ -78,10 +81,15 @@ def _sources(settings: Settings) -> Iterator[Finding]:
         for key in ("folder", "path"):
             if key in options and not options[key].exists():
                 yield Finding("error", f"source {source.name}: {options[key]} is not there", "create or correct it")
+        for path in drop_folder.refused(options["folder"]) if "folder" in options else ():
+            remedy = "hydroda run says why, or the .why beside it; correct it, and put it back where it was dropped"
+            yield Finding("warning", f"source {source.name}: {path} could not be read", remedy)
 
 
 def _catchment(store: Store, catchment: Catchment, lacking: str | None, now: np.datetime64) -> Iterator[Finding]:
     name = catchment.id
+    for damage in store.damage(name):
+        yield Finding("error", damage, "restore it from a copy, with its .sha256: deploy/README.md")
     if lacking is not None:
         yield Finding("error", f"{name} {lacking}", f"hydroda calibrate {name} --start … --end …")
     newest = {variable: store.newest(name, variable) for variable in ("discharge", "precipitation")}
@@ -106,6 +114,13 @@ def _numerics(domain: Domain) -> Iterator[Finding]:
         if station not in domain.lacking:
             yield Finding("error", f"{station} {why}", f"hydroda calibrate {station} --start … --end …")
     for group in groups:
+        for member in group.members:
+            if member.model not in (domain.settings.model.name, *domain.settings.model.alternatives):
+                yield Finding(
+                    "warning",
+                    f"{member.station} is calibrated with {member.model}, which the settings do not name under [model]",
+                    f"hydroda calibrate {member.station} --start … --end … takes one of theirs",
+                )
         for station in group.blind:
             yield Finding("warning", f"{station}: its networks cannot be used", f"hydroda train {station}")
         try:
@@ -132,7 +147,28 @@ def _cycles(settings: Settings, store: Store, now: np.datetime64) -> Iterator[Fi
                 netcdf.read(path)
             except (netcdf.DamagedFile, OSError) as error:
                 yield Finding("warning", f"{error}", f"hydroda run --cycle {iso(cycle)} --force makes it again")
-    yield from _gauges(store.product_path("an", cycles[0]))
+    yield from _newest(store.product_path("fc", cycles[0]))
+    yield from _gauges([store.product_path("an", cycles[0] - age * 24 * HOUR) for age in (1, 0)])
+
+
+def _newest(path: Path) -> Iterator[Finding]:
+    """What the newest forecast lacks."""
+    try:
+        product = netcdf.read(path)
+    except (netcdf.DamagedFile, OSError):
+        return
+    status, ids = product["discharge_status"].values, product["station_id"].values
+    remedy = "its findings here or above say why; once mended: hydroda run --force"
+    for station in ids[(status >= UNUSABLE).any(0)]:
+        yield Finding("error", f"{station}: the newest cycle has no forecast, or not for all hours", remedy)
+    for reason in _reasons(product):
+        yield Finding("warning", f"the newest forecast is less than it could be: {in_words(reason)}", "see the page")
+
+
+def _reasons(product: xr.Dataset) -> list[str]:
+    """Why a product is less than it could be, but for what the settings ask for."""
+    told = product.attrs["hydroda_degraded"].split(",")
+    return [reason for reason in told if reason.partition(":")[0] not in ("none", "forcing_none")]
 
 
 def _analyses(settings: Settings, store: Store) -> Iterator[Finding]:
@@ -142,13 +178,14 @@ def _analyses(settings: Settings, store: Store) -> Iterator[Finding]:
         for day in range(RECENT):
             with contextlib.suppress(FileNotFoundError, netcdf.DamagedFile, KeyError):
                 path = store.product_path("an", newest - day * 24 * HOUR)
-                parts.append(netcdf.read(path)["normalised_innovation"])
+                part = netcdf.read(path)["normalised_innovation"].swap_dims(station="station_id")
+                parts.append(part.reset_coords(drop=True))
     if not parts:
         return
     ratio = xr.concat(parts, "time", join="outer").sortby("time")
     ratio = ratio.reindex(time=hours(ratio.time.values[0], ratio.time.values[-1]))
-    names = [str(name) for name in ratio.station.values]
-    for judged in consistency(ratio.transpose("time", "station").values, names, level=SURE):
+    names = [str(name) for name in ratio.station_id.values]
+    for judged in consistency(ratio.transpose("time", "station_id").values, names, level=SURE):
         said = "; ".join(_inconsistent(judged))
         if said and judged.station in [catchment.id for catchment in settings.catchments]:
             remedy = (
@@ -173,11 +210,11 @@ def _inconsistent(found: Consistency) -> Iterator[str]:
         yield "errors follow a pattern: that of one hour foretells the next"
 
 
-def _gauges(path: Path) -> Iterator[Finding]:
-    """Gauges whose bias, where the filter estimates one, is beyond its band in the newest analysis."""
-    try:
-        newest = netcdf.read(path)
-    except (netcdf.DamagedFile, FileNotFoundError):
-        return
-    for told in gauge_bias.outside(newest):
+def _gauges(paths: Sequence[Path]) -> Iterator[Finding]:
+    """Gauges whose bias, where the filter estimates one, is beyond its band in the newest analyses."""
+    days = []
+    for path in paths:
+        with contextlib.suppress(netcdf.DamagedFile, FileNotFoundError):
+            days.append(netcdf.read(path))
+    for told in gauge_bias.outside(*days):
         yield Finding("warning", told, "compare with a gauging; correct the rating, or calibrate the model again")

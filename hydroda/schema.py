@@ -112,11 +112,13 @@ def check_records(records: xr.Dataset) -> xr.Dataset:
 
 
 def hours(start: np.datetime64, end: np.datetime64) -> np.ndarray:
-    """Every full hour from `start` to `end`, both included, datetime64[ns]."""
-    return np.arange(start, end + HOUR, HOUR).astype("datetime64[ns]")
+    """Every hour from `start` to `end`, both included where they are full hours, datetime64[ns]."""
+    return np.arange(start, end + np.timedelta64(1, "ns"), HOUR).astype("datetime64[ns]")
 
 
 def months(hours: np.ndarray) -> list[np.ndarray]:
-    """Hours (n,), rising, cut at the turns of the months."""
+    """Hours (n,), rising, cut at the turns of the months; no part where there are none."""
+    if not hours.size:
+        return []
     month = hours.astype("datetime64[M]")
     return np.split(hours, np.flatnonzero(month[1:] != month[:-1]) + 1)

@@ -24,7 +24,7 @@ from hydroda.sources.intake import Refused
 from hydroda.storage import files
 from hydroda.storage.record_files import Counts
 from hydroda.storage.records import ALWAYS
-from hydroda.units import HOUR, utc_now
+from hydroda.units import HOUR, check_period, utc_now
 
 if TYPE_CHECKING:
     from hydroda.calibrating import fitting
@@ -71,11 +71,13 @@ def add_catchment(
     Nothing is changed when the file, the numbers or the id cannot be used. Raises SettingsError, Refused, OSError.
     """
     settings = settings_file.load(config)
+    if csv.is_dir():
+        raise Refused(f"{csv} is a folder; name the one file of {station}, .csv or .csv.gz")
     # not checked here: the extended settings are, as a whole and with line numbers
     new = Catchment.model_construct(
         id=station, area_km2=area_km2, lat=lat, lon=lon, elevation=elevation, name=name or ""
     )
-    extended = settings_file.append_catchment(config.read_text(encoding="utf-8"), new, config)
+    extended = settings_file.append_catchment(config.read_bytes().decode("utf-8"), new, config)
     gauge = settings_file.parse(extended, config).catchment(station)
     found = csv_file.read(ALWAYS, utc_now(), [gauge], path=csv, station=station)
     if not found.sizes["record"]:
@@ -119,17 +121,18 @@ def _asked_from(settings: Settings, now: np.datetime64) -> np.datetime64:
     return max(needed, min(known) - OVERLAP) if len(known) == len(newest) and known else needed
 
 
-def pending(settings: Settings, target: np.datetime64) -> list[np.datetime64]:
-    """The cycles to make, oldest first: those missed since the last complete one, at most `catch_up_hours`; the target.
+def missed(settings: Settings, target: np.datetime64) -> list[np.datetime64]:
+    """The cycles since the last complete one and before the target, oldest first, at most `catch_up_hours`; none where
+    no observation came since.
 
     A cycle is complete when its belief is stored, which is written last.
     """
-    done = store_of(settings).cycles("belief", until=target)
-    if done and done[0] == target:
+    store = store_of(settings)
+    done = store.cycles("belief", until=target)
+    if not done or not any(store.since(catchment.id, done[0]) for catchment in settings.catchments):
         return []
     oldest = target - settings.cycle.catch_up_hours * HOUR
-    first = max(done[0] + HOUR, oldest) if done else target
-    return list(hours(first, target))
+    return list(hours(max(done[0] + HOUR, oldest), target - HOUR))
 
 
 def run(settings: Settings, cycle: np.datetime64, *, force: bool = False, catch_up: bool = False) -> "Done":
@@ -151,6 +154,7 @@ def hindcast(
     """The archives of the forecasts of every hour of a past period. Raises ValueError, lock.Busy."""
     from hydroda.running import hindcasting
 
+    check_period(start, end)
     return hindcasting.hindcast(settings, start, end, forcing=forcing, products=products, progress=progress)
 
 
@@ -163,22 +167,23 @@ def calibrate(
     validation: np.datetime64 | None = None,
     progress: Progress = silent,
     effort: "fitting.Effort | None" = None,
+    quick: bool = False,
 ) -> list[Outcome]:
     """Fits catchments to their observations from `start` to `end`; one that cannot be fitted does not stop the others.
 
     The model is not searched on hours from `validation` on, but chosen by them too. `effort` is a
-    `fitting.Effort`, how long to search.
+    `fitting.Effort`, how long to search; without one `quick` takes a short one, for a first trial. Raises ValueError
+    for a period that is none.
     """
     from hydroda.calibrating import fitting
 
-    store = store_of(settings)
+    check_period(start, end)
+    store, effort = store_of(settings), effort or (fitting.QUICK if quick else fitting.Effort())
     results = []
     for i, station in enumerate(stations):
         told = among(progress, i, len(stations), station)
         try:
-            found = fitting.fit(
-                settings, store, settings.catchment(station), start, end, effort or fitting.Effort(), told, validation
-            )
+            found = fitting.fit(settings, store, settings.catchment(station), start, end, effort, told, validation)
         except ValueError as error:
             results.append(Outcome(station, f"not calibrated: {error}", failed=True))
             continue
@@ -252,19 +257,22 @@ def verify(
     """The file of scores of a period. Raises ValueError when there is nothing to score."""
     from hydroda.verifying import scoring
 
+    check_period(start, end)
     return scoring.verify(settings, start, end, kind=kind, forcing=forcing)
 
 
 def score_table(path: Path, *, all_leads: bool = False) -> str:
     """The scores of a file for a terminal."""
-    from hydroda.verifying import score_tables, scoring
+    from hydroda.pages import score_tables
+    from hydroda.verifying import scoring
 
     return score_tables.table(scoring.read(path), all_leads=all_leads)
 
 
 def score_json(path: Path) -> dict[str, Any]:
     """The scores of a file for programs."""
-    from hydroda.verifying import score_tables, scoring
+    from hydroda.pages import score_tables
+    from hydroda.verifying import scoring
 
     return score_tables.summary_json(scoring.read(path))
 

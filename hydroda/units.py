@@ -7,6 +7,7 @@ import numpy as np
 HOUR = np.timedelta64(1, "h")
 HOURS_PER_YEAR = 8766.0
 SECONDS_PER_HOUR = 3600.0
+YEARS = (1678, 2261)  # that whole nanoseconds since 1970 can tell
 
 
 def mm_per_hour(discharge, area_km2):
@@ -43,7 +44,7 @@ def parse_utc(text: str) -> np.datetime64:
     """A time given by a person or a file as datetime64[ns] UTC.
 
     Accepts ISO 8601 ("2003-07-01", "2003-07-01T06:00", "…Z", "…+02:00"). A stamp without zone is UTC by definition
-    here, as everywhere in the package. Raises ValueError naming the text and the accepted forms.
+    here, as everywhere in the package. Raises ValueError naming the text and the accepted forms, or the accepted years.
     """
     try:
         stamp = datetime.fromisoformat(text.strip())
@@ -51,6 +52,8 @@ def parse_utc(text: str) -> np.datetime64:
         raise ValueError(f"{text!r} is not a time; write it as 2003-07-01T06:00 (UTC)") from error
     if stamp.tzinfo is not None:
         stamp = stamp.astimezone(UTC).replace(tzinfo=None)
+    if not YEARS[0] <= stamp.year <= YEARS[1]:
+        raise ValueError(f"{text!r}: times from {YEARS[0]} to {YEARS[1]} are known here")
     return np.datetime64(stamp, "ns")
 
 

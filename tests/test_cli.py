@@ -24,7 +24,7 @@ NAMES = (
     "add_catchment",
     "check",
     "ingest",
-    "pending",
+    "missed",
     "run",
     "hindcast",
     "verify",
@@ -102,7 +102,7 @@ def test_run_of_one_cycle_takes_that_cycle_only(did, capsys):
     assert main(["run", "--cycle", "2003-07-01T06", "--force"]) == 0
     assert cycles(did) == [SIX]
     assert did.run.call_args.kwargs == {"force": True, "catch_up": False}
-    did.pending.assert_not_called()
+    did.missed.assert_not_called()
     assert capsys.readouterr().out == "2003-07-01T06:00Z published\n  fc.nc\n"
 
 
@@ -114,21 +114,29 @@ def test_run_fetches_catches_up_and_makes_this_hour(did, tmp_path, monkeypatch, 
     (tmp_path / "hydroda.toml").write_text(settings)
     monkeypatch.setattr("hydroda.units.utc_now", lambda: np.datetime64("2003-07-01T07:09:59", "ns"))
     did.ingest.side_effect = [OSError("no route to host"), Counts(received=3, new=3)]
-    did.pending.return_value = [SIX - 2 * HOUR, SIX - HOUR]
+    did.missed.return_value = [SIX - 2 * HOUR, SIX - HOUR]
     assert main(["run"]) == 0
     assert [call.args[1] for call in did.ingest.call_args_list] == ["a", "b"]
-    assert did.pending.call_args.args[1] == SIX
+    assert did.missed.call_args.args[1] == SIX
     assert cycles(did) == [SIX - 2 * HOUR, SIX - HOUR, SIX]
     out, err = capsys.readouterr()
     assert "source a failed, going on without it: no route to host" in err
     assert "b: 3 received, 3 new" in out
 
 
-def test_run_does_not_repeat_a_cycle_that_is_pending(did, monkeypatch):
+def test_a_missed_cycle_that_fails_does_not_cost_the_one_of_this_hour_but_the_lock_of_another_run_ends_all(
+    did, monkeypatch, capsys
+):
     monkeypatch.setattr("hydroda.units.utc_now", lambda: np.datetime64("2003-07-01T06:30", "ns"))
-    did.pending.return_value = [SIX - HOUR, SIX]
-    main(["run"])
+    did.missed.return_value = [SIX - HOUR]
+    did.run.side_effect = [ValueError("disk full"), result("published")]
+    assert main(["run"]) == 1
     assert cycles(did) == [SIX - HOUR, SIX]
+    assert "2003-07-01T05:00Z failed: disk full" in capsys.readouterr().err
+    did.run.reset_mock()
+    did.run.side_effect = Busy(Path("writer.lock"), "pid 1")
+    assert main(["run"]) == 4
+    assert cycles(did) == [SIX - HOUR]
 
 
 @pytest.mark.parametrize(("state", "code"), [("published", 0), ("degraded", 0), ("skipped", 0), ("failed", 1)])

@@ -128,12 +128,12 @@ def test_a_late_value_is_used_as_soon_as_it_is_there(settings):
     assert (mine.values[:, 1] == theirs.values[:, 1]).all()
 
 
-def test_missed_cycles_are_pending_in_order_and_bounded(settings):
-    assert steps.pending(settings, FIRST) == [FIRST]
+def test_missed_cycles_come_in_order_and_are_bounded(settings):
+    assert steps.missed(settings, FIRST) == []
     hourly(settings, 1)
-    assert steps.pending(settings, FIRST) == []
-    assert steps.pending(settings, FIRST + 3 * HOUR) == [FIRST + i * HOUR for i in (1, 2, 3)]
-    assert len(steps.pending(settings, FIRST + 500 * HOUR)) == settings.cycle.catch_up_hours + 1
+    assert steps.missed(settings, FIRST) == []
+    assert steps.missed(settings, FIRST + 3 * HOUR) == [FIRST + i * HOUR for i in (1, 2)]
+    assert len(steps.missed(settings, FIRST + 500 * HOUR)) == settings.cycle.catch_up_hours
 
 
 def test_old_beliefs_make_room(settings):

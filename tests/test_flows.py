@@ -45,11 +45,11 @@ def did(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hydroda.toml").write_text(SMALL)
     stand_ins = SimpleNamespace()
-    for name in ("ingest", "pending", "run", "hindcast", "verify", "calibrate", "train", "score_table"):
+    for name in ("ingest", "missed", "run", "hindcast", "verify", "calibrate", "train", "score_table"):
         setattr(stand_ins, name, create_autospec(getattr(steps, name)))
         monkeypatch.setattr(steps, name, getattr(stand_ins, name))
     stand_ins.run.side_effect = lambda settings, cycle, **_: ended("published")
-    stand_ins.pending.return_value = []
+    stand_ins.missed.return_value = []
     stand_ins.verify.return_value = Path("scores.nc")
     stand_ins.score_table.return_value = "lead 1 0.98"
     return stand_ins
@@ -74,7 +74,7 @@ def test_hourly_publishes_and_verifies(did):
 
 
 def test_hourly_makes_good_what_was_missed_and_forces_only_its_own_cycle(did):
-    did.pending.return_value = [SIX - 2 * HOUR, SIX - HOUR, SIX]
+    did.missed.return_value = [SIX - 2 * HOUR, SIX - HOUR]
     hourly(cycle="2003-07-01T06", force=True)
     assert [(call.args[1], call.kwargs) for call in did.run.call_args_list] == [
         (SIX - 2 * HOUR, {"force": False, "catch_up": True}),
@@ -84,7 +84,7 @@ def test_hourly_makes_good_what_was_missed_and_forces_only_its_own_cycle(did):
 
 
 def test_a_missed_cycle_that_fails_does_not_cost_the_current_one(did):
-    did.pending.return_value = [SIX - HOUR]
+    did.missed.return_value = [SIX - HOUR]
     did.run.side_effect = [ValueError("ach 2003-07-01T05:00Z: not finite"), ended("degraded", "no forcing")]
     state = hourly(cycle="2003-07-01T06", return_state=True)
     assert (state.name, state.is_completed()) == ("Degraded", True)

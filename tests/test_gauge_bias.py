@@ -11,9 +11,8 @@ from conftest import FIRST
 
 from hydroda import domain, inspection, steps
 from hydroda.forecast.cycle import ahead, rollout
-from hydroda.publishing import day
+from hydroda.publishing import day, gauge_bias
 from hydroda.publishing.acceptance import check
-from hydroda.running import gauge_bias
 from hydroda.running.groups import grouped
 from hydroda.running.hindcasting import hindcast
 from hydroda.schema import LEADS
@@ -117,6 +116,14 @@ def test_within_its_band_or_too_small_to_act_on_nothing_is_said(share, error):
     assert not list(gauge_bias.outside(product(0.5, 0.1).drop_vars(gauge_bias.NAME)))
 
 
+def test_a_bias_counts_when_it_lasted_a_day_of_which_yesterday_is_a_part():
+    found = product(0.15, 0.2, hours=24)
+    yesterday, today = found.isel(time=slice(None, 20)), found.isel(time=slice(20, None))
+    assert not list(gauge_bias.outside(today)) and not list(gauge_bias.outside(None, today))
+    swapped = yesterday.isel(station=[1, 0])
+    assert list(gauge_bias.outside(swapped, today)) == list(gauge_bias.outside(found)) != []
+
+
 def test_one_hour_within_the_band_is_enough_to_wait():
     found = product(0.15, 0.2)
     found[gauge_bias.NAME][3, 1] = 0.1
@@ -127,6 +134,7 @@ def test_run_and_check_warn(settings, caplog, monkeypatch):
     mine = aware(settings, "gauge_ratio = 0.5\n")
     monkeypatch.setattr(gauge_bias, "SHARE", -1.0)
     monkeypatch.setattr(gauge_bias, "BAND", -1.0)
+    monkeypatch.setattr(gauge_bias, "HOURS", 4)  # of the first day
     with caplog.at_level(logging.WARNING):
         steps.run(mine, FIRST)
     assert [record for record in caplog.records if "ach: the gauge seems to read" in record.getMessage()]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from test_figures import CYCLE, FORECASTS, case, scores
 
-from hydroda.pages import report
+from hydroda.pages import report, score_tables
 from hydroda.publishing import fields
 from hydroda.units import HOUR
-from hydroda.verifying import score_tables, verification
+from hydroda.verifying import verification
 
 MADE = CYCLE + np.timedelta64(12, "m")
 VOID = {"meta", "br"}

@@ -295,7 +295,7 @@ def analyses(settings, ratios: dict[str, np.ndarray]) -> None:
     time = hours(START, START + (count - 1) * HOUR)
     values = xr.Dataset(
         {"normalised_innovation": (("time", "station"), np.stack(list(ratios.values()), -1))},
-        {"time": time, "station": list(ratios)},
+        {"time": time, "station_id": ("station", list(ratios))},  # as `day.analysis` has them
     )
     for first in range(0, count, 24):
         netcdf.write(values.isel(time=slice(first, first + 24)), store.product_path("an", time[first]))

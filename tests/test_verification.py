@@ -9,9 +9,10 @@ from scores.probability import crps_for_ensemble
 
 from hydroda.forecast import correction, predictive
 from hydroda.forecast.correction import BASELINES, Correction
+from hydroda.pages import score_tables
 from hydroda.schema import LEADS, QUANTILES, quantile_name
 from hydroda.units import HOUR
-from hydroda.verifying import score_tables, verification
+from hydroda.verifying import verification
 from hydroda.verifying.verification import BY_METHOD, METHODS
 
 START = np.datetime64("2003-01-31T20:00", "ns")

@@ -71,10 +71,12 @@ class Calibrated:
 
     def fingerprint(self, settings: Settings) -> str:
         """SHA-256 of all that a belief depends on."""
-        own = [self.model, self.temperature, self.parameters, self.errors, settings.filter.model_dump(mode="json")]
+        # without what is as by default: a setting that a later version has besides makes no belief another
+        how = settings.filter.model_dump(mode="json", exclude_defaults=True)
+        depends_on = [self.model, self.temperature, self.parameters, self.errors, how]
         if self.taught is not None:
-            own.append(self.taught.sha256)
-        return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+            depends_on.append(self.taught.sha256)
+        return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
 
 
 def restore(content: Mapping[str, Any]) -> Calibrated:

@@ -17,6 +17,7 @@ from hydroda.schema import LEADS
 FILTER, NETWORKS, BOTH = "filter", "networks", "filter_and_networks"
 CORRECTIONS = ("open_loop", "decaying_error", "ar1_error", "ar1_log_error")
 TREND, WITH_TREND = "trend", "with_trend"
+FRESH = 6.0  # h, the age of an observation beyond which its trend tells nothing
 UNPROVEN = (0.5, 1.5)  # times the highest flow on record, between which the share grows that is left to the open loop
 YIELDED = 0.5  # of the forecast, the largest such share
 # Share of the parts of the past in which a method must be better than the usual one to take its place; higher for
@@ -59,9 +60,11 @@ def candidates(
 
     To the run of the model from the analysis what is left of the residual of that is added (observation less analysis,
     with memories `residual_hours`, (S, 2) or (F, 1, S, 2)): a gain that is good for a day leaves the first hours to it.
-    Networks see no observation that is doubted; the filter does, with a larger error, and speaks for them then.
+    Networks see no observation that is doubted; the filter does, with a larger error, and speaks for them then. An old
+    observation tells no trend.
     """
-    now, before = correction.left(newest.age[:, None] + LEADS[:, None], residual_hours)
+    age = np.where(np.isfinite(newest.age), newest.age, np.inf)  # nothing is left of what was never seen
+    now, before = correction.left(age[:, None] + LEADS[:, None], residual_hours)
     residual, earlier = correction.known(newest.residual, newest.residual_before)
     left = now * residual[:, None] + before * earlier[:, None]
     found = {FILTER: np.maximum(of_filter + left, 0.0)}
@@ -72,6 +75,7 @@ def candidates(
     issue = np.zeros(len(of_filter), "datetime64[ns]")  # none of these depends on the season
     at_issue = newest.observed, newest.open_loop, newest.age, newest.change
     found |= {name: correction.apply(name, corrections, issue, LEADS, open_loop, *at_issue) for name in UNASSIMILATED}
+    found[TREND] = np.where(newest.age[:, None] <= FRESH, found[TREND], np.nan)
     return found | {WITH_TREND: 0.5 * (usual + found[TREND])}
 
 

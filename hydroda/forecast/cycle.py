@@ -182,7 +182,8 @@ def trajectory(model: Model, x: Tensor, forcing: Tensor, p: Tensor) -> Iterator[
 def assimilate(batch: Batch, start: Moment, forcing: Tensor, observation: Tensor, doubt: Tensor) -> Iterator[Analysis]:
     """Every hour after `start`: forcing (T, c, m), runoff (T, c) with NaN where missing, doubt (T, c).
 
-    A catchment whose belief is no longer finite goes on from its open loop; the others do not notice.
+    A catchment whose belief is no longer finite goes on from its open loop; the others do not notice, and neither does
+    a filter when networks beside it break down.
     """
     belief, open_loop = start.belief, start.open_loop
     for i in range(forcing.shape[0]):
@@ -193,9 +194,7 @@ def assimilate(batch: Batch, start: Moment, forcing: Tensor, observation: Tensor
             arriving = Hour(u, observation[i].unsqueeze(-1), noise, doubt[i].unsqueeze(-1))
             belief, update = batch.filter.step(belief, arriving)
             open_loop = batch.system.move(open_loop, u)
-            sound = _sound(belief)
-            if not sound.all():
-                belief = chosen(sound, belief, batch.believe(open_loop, hour))
+            belief, sound = _mended(batch, belief, open_loop, hour)
             moment = Moment(hour, belief, open_loop)
             spread, error = update.predicted.cov[:, 0, 0], update.observation_cov[:, 0, 0]
             seen = update.seen[:, 0]
@@ -228,6 +227,21 @@ def _two_biases(belief: Belief) -> TwoBiases | None:
         if belief is None:
             return None
     return belief
+
+
+def _mended(batch: Batch, belief: Belief, open_loop: Tensor, hour: int) -> tuple[Belief, Tensor]:
+    """A belief of which what is not of finite numbers begins anew from the open loop, and which catchments (c,) have a
+    sound one: that of the filter counts, which networks that break down beside it leave alone."""
+    if isinstance(belief, Committee):
+        sound, learned = _sound(belief.state), _sound(belief.networks)
+        if (sound & learned).all():
+            return belief, sound
+        anew = batch.believe(open_loop, hour)
+        assert isinstance(anew, Committee)
+        state, networks = chosen(sound, belief.state, anew.state), chosen(learned, belief.networks, anew.networks)
+        return Committee(state, networks), sound
+    sound = _sound(belief)
+    return belief if sound.all() else chosen(sound, belief, batch.believe(open_loop, hour)), sound
 
 
 def _sound(belief: Belief) -> Tensor:

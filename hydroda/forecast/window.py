@@ -38,9 +38,10 @@ class Place:
 
 @dataclass(frozen=True)
 class View:
-    """Hours (T,) of stations; values as known by its clock, what they are judged to be, and the forcing made of them.
+    """Hours (T,) of stations; values as known by its clock, what quality control makes of each hour when those after it
+    are known too (`settled`) and when it is the newest (`newest`), and the forcing made of them.
 
-    `values` and `tests` are by name, arrays (T, S); `rain_assumed` (T, S) marks guessed rain. Discharge is m³/s.
+    All are by name, arrays (T, S); `rain_assumed` (T, S) marks guessed rain. Discharge is m³/s.
     """
 
     places: tuple[Place, ...]

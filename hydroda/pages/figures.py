@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from hydroda import quality
 from hydroda.pages import drawing
 from hydroda.pages.drawing import BLUE, GREY, INK, LIGHT, LINES, PALE, SKY, STYLE, VERMILLION, clock, flow, remark
+from hydroda.publishing import fields
 from hydroda.publishing.fields import FLAG_VALUES, GOOD, STATUS_MEANINGS
 from hydroda.schema import LEADS, quantile_name
 from hydroda.units import HOUR
@@ -28,6 +29,7 @@ LONGEST_NAME = 60
 MARGINS = {"left": 0.1, "right": 0.935, "top": 0.91, "bottom": 0.215, "hspace": 0.19}  # hours are below each other
 ORDER = ("observed", "observed, doubtful", "analysis", "forecast (median)", "50 % interval", "90 % interval")
 M3S = "m³/s"
+MUCH = 1.2  # times the interval of the highest forecast, beyond which an hour that may be higher is named
 WARN: dict[str, Any] = {"color": VERMILLION, "fontsize": 8.5}
 
 
@@ -130,12 +132,15 @@ def status_of(forecast: xr.Dataset) -> tuple[int, str]:
 
 
 def headline(forecast: xr.Dataset) -> str:
-    """The highest flow ahead with its 90 % interval and time."""
+    """The highest flow ahead with its 90 % interval and time, and how high it may come in a less certain hour."""
     peak = highest(forecast)
     if peak is None:
         return "no forecast"
     best, low, high, when = peak
-    return f"highest forecast in 24 h {flow(best)} {M3S} (90 %: {flow(low)} to {flow(high)}) at {clock(when)}"
+    upper = forecast[quantile_name(0.95)]
+    most, at = float(upper.max()), upper.time.values[int(np.nanargmax(upper.values))]
+    later = f"; {flow(most)} not excluded at {clock(at)}" if most > MUCH * high else ""
+    return f"highest forecast in 24 h {flow(best)} {M3S} (90 %: {flow(low)} to {flow(high)}) at {clock(when)}{later}"
 
 
 def _panels(scores: xr.Dataset, panel: Callable[[Axes, xr.Dataset], str], label: str, columns: int) -> Figure:
@@ -240,7 +245,7 @@ def _lead_hours(axes: Axes, forecast: xr.Dataset, past: xr.Dataset | None) -> No
 
 def _levels(forecast: xr.Dataset) -> dict[int, float]:
     """Warning levels of the station by their number, lowest first."""
-    levels = {k: float(forecast[f"threshold_t{k}"]) for k in range(1, 10) if f"threshold_t{k}" in forecast}
+    levels = {k: float(forecast[f"threshold_t{k}"]) for k in fields.levels(forecast)}
     return {k: level for k, level in levels.items() if np.isfinite(level)}
 
 

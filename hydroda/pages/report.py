@@ -15,13 +15,13 @@ import xarray as xr
 from jinja2 import Environment, StrictUndefined, Template
 
 from hydroda import quality
-from hydroda.pages import drawing, figures
+from hydroda.pages import drawing, figures, score_tables
 from hydroda.pages.drawing import age, clock, flow, percent
-from hydroda.publishing.attributes import DEGRADED, NOT_SET, UNKNOWN
+from hydroda.publishing import fields
+from hydroda.publishing.attributes import NOT_SET, UNKNOWN, in_words
 from hydroda.publishing.fields import GOOD, UNUSABLE
 from hydroda.publishing.publish import ALERT_PROBABILITY
 from hydroda.units import HOUR
-from hydroda.verifying import score_tables
 from hydroda.verifying.verification import FORCINGS, LABELS, SHOWN
 
 LATE = 2.0  # hours after which a cycle is old: the next one should have been there
@@ -110,7 +110,7 @@ def _warnings(forecast: xr.Dataset, hours: float) -> list[str]:
     if hours >= LATE:
         found.append(f"This forecast was {age(hours)} old when the page was made: later cycles are missing.")
     if attrs.get("hydroda_degraded", "none") != "none":
-        found.append(f"Less than it could be: {'; '.join(map(_in_words, attrs['hydroda_degraded'].split(',')))}.")
+        found.append(f"Less than it could be: {'; '.join(map(in_words, attrs['hydroda_degraded'].split(',')))}.")
     if attrs.get("hydroda_start_kind", "warm") != "warm":
         state = f"{attrs['hydroda_start_kind'].replace('_', ' ')}, state {attrs['hydroda_state_age_hours']:.0f} h old"
         found.append(f"The run did not go on from the cycle before ({state}).")
@@ -122,20 +122,13 @@ def _warnings(forecast: xr.Dataset, hours: float) -> list[str]:
     return found
 
 
-def _in_words(reason: str) -> str:
-    """A reason of `hydroda_degraded`, "obs_missing:2"."""
-    name, _, count = reason.partition(":")
-    words = DEGRADED.get(name, name.replace("_", " "))
-    return f"{words} ({count} station{'s'[: count != '1']})" if count else words
-
-
 def _row(forecast: xr.Dataset, analysis: xr.Dataset | None, precipitation: xr.DataArray | None) -> Row:
     """One station, selected in the forecast already."""
     station, cycle = str(forecast.station_id.values), forecast.forecast_reference_time.values[()]
-    past, rain = _of(analysis, "station", station), _of(precipitation, "station_id", station)
+    past, rain = fields.of(analysis, "station", station), fields.of(precipitation, "station_id", station)
     name, (worst, status), peak = figures.name_of(forecast), figures.status_of(forecast), figures.highest(forecast)
     best, low, high, when = peak or (np.nan, np.nan, np.nan, None)
-    levels = [k for k in range(1, 10) if f"exceedance_probability_t{k}" in forecast]
+    levels = fields.levels(forecast)
     chances = [float(forecast[f"exceedance_probability_t{k}"].max()) for k in levels]
     heights = [float(forecast[f"threshold_t{k}"]) for k in levels]
     level = max((k for k, chance in enumerate(chances, start=1) if chance >= ALERT_PROBABILITY), default=0)
@@ -157,12 +150,6 @@ def _row(forecast: xr.Dataset, analysis: xr.Dataset | None, precipitation: xr.Da
         rank=(level, float(worst >= UNUSABLE), float(np.nansum(chances)), float(worst)),
         picture=drawing.svg(picture, f"Hydrograph of {name} ({station}): {figures.headline(forecast)}"),
     )
-
-
-def _of(data: Any, dim: str, station: str) -> Any:
-    """Dataset or array of one station; None where there is none."""
-    place = np.flatnonzero([] if data is None else data.station_id.values == station)
-    return data.isel({dim: int(place[0])}) if place.size else None
 
 
 def _last_observation(past: xr.Dataset | None, cycle: np.datetime64) -> str:

@@ -11,6 +11,7 @@ from hydroda.domain import Domain
 from hydroda.forecast import known
 from hydroda.pages import drawing, figures, report
 from hydroda.pages.figures import PAST
+from hydroda.publishing import fields
 from hydroda.publishing.fields import MISSING
 from hydroda.schema import LEADS, hours
 from hydroda.settings import Settings
@@ -42,10 +43,10 @@ def draw(settings: Settings) -> list[Path]:
     cycle = forecast.forecast_reference_time.values[()]
     past, rain = _past(domain, cycle), _rain(domain, cycle)
     paths = []
-    for i, station in enumerate(domain.stations):
-        own = None if past is None else past.isel(station=i)
-        figure = figures.hydrograph(forecast.isel(station=i), own, rain.sel(station_id=station.id))
-        paths.append(domain.store.folder / f"hydrograph_{station.id}.png")
+    for i, station in enumerate(forecast.station_id.values.tolist()):  # the settings may have others by now
+        seen, fallen = fields.of(past, "station", station), fields.of(rain, "station_id", station)
+        figure = figures.hydrograph(forecast.isel(station=i), seen, fallen)
+        paths.append(domain.store.folder / f"hydrograph_{station}.png")
         files.replace(paths[-1], drawing.png(figure))
     return paths
 
@@ -89,7 +90,10 @@ def _past(domain: Domain, cycle: np.datetime64) -> xr.Dataset | None:
     if not parts:
         return None
     varying = [name for name in parts[-1].data_vars if parts[-1][name].dims == ("time", "station")]
-    named = [part.swap_dims(station="station_id")[varying].reset_coords(drop=True) for part in parts]
+    named = [
+        part.swap_dims(station="station_id")[[name for name in varying if name in part]].reset_coords(drop=True)
+        for part in parts
+    ]
     together = xr.concat(named, "time", join="outer")
     flags = {name: together[name].fillna(MISSING) for name in varying if str(name).startswith("discharge_observed_")}
     ids = together["station_id"].values
@@ -102,7 +106,7 @@ def _rain(domain: Domain, cycle: np.datetime64) -> xr.DataArray:
     past, ahead = hours(cycle - PAST, cycle), cycle + LEADS * HOUR
     records = domain.store.observations(ids, past[0], past[-1])
     until = domain.settings.known_by(cycle)
-    seen = known.as_known(records, ids, past, until)["precipitation"]
+    seen = known.in_range(known.as_known(records, ids, past, until)["precipitation"], "precipitation")
     told = known.forecast_table(domain.store.forecasts(ids, ahead[0], ahead[-1]), ids)
     coming = known.newest_forecast(told, ahead, until)[0]["precipitation"]
     if domain.settings.forcing.forecast == "none":
@@ -115,13 +119,22 @@ def _rain(domain: Domain, cycle: np.datetime64) -> xr.DataArray:
 
 
 def _scores(domain: Domain) -> xr.Dataset | None:
-    """The newest scores that can be read and rest on enough forecasts to say anything."""
-    found = sorted(domain.store.folder.glob(SCORES), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in found:
-        try:
-            scores = scoring.read(path)
-        except (netcdf.DamagedFile, FileNotFoundError):
-            continue
-        if int(scores.attrs["hydroda_issue_times"]) >= ENOUGH:
-            return scores
+    """Those of the newest day until which there are scores that can be read and rest on enough forecasts to say
+    anything; of several, those that rest on most."""
+    days: dict[str, dict[str, Path]] = {}
+    for path in sorted(domain.store.folder.glob(SCORES)):
+        kind, _, until = path.stem.removeprefix("hydroda_").rpartition("_")
+        days.setdefault(until[:8], {})[kind] = path  # the last of a day
+    for day in sorted(days, reverse=True):
+        found = [scores for path in days[day].values() if (scores := _read(path)) is not None]
+        best = max(found, key=lambda scores: int(scores.attrs["hydroda_issue_times"]), default=None)
+        if best is not None and int(best.attrs["hydroda_issue_times"]) >= ENOUGH:
+            return best
     return None
+
+
+def _read(path: Path) -> xr.Dataset | None:
+    try:
+        return scoring.read(path)
+    except (netcdf.DamagedFile, FileNotFoundError):
+        return None

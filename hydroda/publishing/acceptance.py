@@ -1,6 +1,5 @@
 """What holds of every product, said before it gets its name and again by whoever doubts a file."""
 
-import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from hydroda.publishing import fields
 from hydroda.publishing.attributes import OF_A_RUN
 from hydroda.publishing.fields import DISCHARGE, FLAG_VALUES, METHOD_FLAGS, MISSING
 from hydroda.quality import FAIL
@@ -118,7 +118,7 @@ def _forecast(ds: xr.Dataset) -> Iterator[str]:
 
 def _exceedance(ds: xr.Dataset, missing: np.ndarray) -> Iterator[str]:
     """A probability for each threshold, and none that rises from one threshold to the next."""
-    levels = sorted(int(str(n).rpartition("_t")[2]) for n in ds.variables if re.fullmatch(r"threshold_t\d+", str(n)))
+    levels = fields.levels(ds)
     for k in levels:
         name, threshold = f"exceedance_probability_t{k}", ds[f"threshold_t{k}"].values
         if name not in ds.variables:

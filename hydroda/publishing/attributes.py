@@ -40,6 +40,15 @@ DEGRADED = {  # why a product is less than it could be; each is followed by the 
     "method_stood_back": "another method than usual, since that has erred too much of late",
     "station_failed": "no forecast possible",
 }
+
+
+def in_words(reason: str) -> str:
+    """A reason of `hydroda_degraded`, "obs_missing:2"."""
+    name, _, count = reason.partition(":")
+    words = DEGRADED.get(name, name.replace("_", " "))
+    return f"{words} ({count} station{'s'[: count != '1']})" if count else words
+
+
 # what is said of one run, and not of the many that are scored
 OF_A_RUN = (
     "start_kind",

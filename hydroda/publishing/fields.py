@@ -1,5 +1,6 @@
 """The variables of a product file, each with its CF attributes: station table, time axis, discharge, flags."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +96,18 @@ def station_table(stations: Sequence[Station]) -> dict[str, xr.Variable]:
             },
         ),
     }
+
+
+def of(data: Any, dim: str, station: str) -> Any:
+    """Dataset or array of one station along a dimension `dim`; None where there is none."""
+    place = np.flatnonzero([] if data is None else data.station_id.values == station)
+    return data.isel({dim: int(place[0])}) if place.size else None
+
+
+def levels(forecast: xr.Dataset) -> list[int]:
+    """The numbers of the warning levels of a forecast, 1 for the lowest."""
+    found = (re.fullmatch(r"threshold_t(\d+)", str(name)) for name in forecast.variables)
+    return sorted(int(match[1]) for match in found if match)
 
 
 def threshold_table(stations: Sequence[Station]) -> dict[str, xr.Variable]:

@@ -1,6 +1,7 @@
 """Products become files in an order that shows no reader anything half done: data, checksum, then the pointers."""
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from hydroda.publishing.fields import FLAG_VALUES, STATUS_MEANINGS
 from hydroda.storage import files, netcdf
 from hydroda.units import HOUR, iso, parse_utc
 
+log = logging.getLogger(__name__)
 ALERT_PROBABILITY = 0.5  # a warning level counts as reached when exceeding it is at least this probable at some lead
 STATUS_NAMES = dict(zip(FLAG_VALUES.tolist(), STATUS_MEANINGS.split(), strict=True))
 
@@ -21,12 +23,17 @@ STATUS_NAMES = dict(zip(FLAG_VALUES.tolist(), STATUS_MEANINGS.split(), strict=Tr
 def publish(products: Mapping[Path, xr.Dataset]) -> dict[Path, str]:
     """Checks every product, then writes them in the order given; returns the SHA-256 of each file.
 
-    Nothing is written when one of them is wrong (ProductError), or is a hindcast where an operational file stands.
+    Nothing is written when one of them is wrong (ProductError), or is a hindcast where an operational file stands. What
+    stands there and cannot be read is replaced.
     """
     for path, ds in products.items():
         check(ds)
         if ds.attrs["hydroda_run_kind"] == "hindcast" and path.exists():
-            standing = netcdf.read(path).attrs.get("hydroda_run_kind")
+            try:
+                standing = netcdf.read(path).attrs.get("hydroda_run_kind")
+            except netcdf.DamagedFile as damage:
+                log.warning("%s; it is made again", damage)
+                continue
             if standing != "hindcast":
                 raise ProductError(
                     f"{path} is {standing}; a hindcast does not replace it: write it under another kind or root, or "

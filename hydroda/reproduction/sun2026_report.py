@@ -16,10 +16,10 @@ from hydroda.forecast.choice import BOTH, FILTER, NETWORKS
 from hydroda.forecast.correction import BASELINES
 from hydroda.pages import drawing
 from hydroda.pages.drawing import BLUE, GREY, INK, STYLE, VERMILLION
+from hydroda.pages.score_tables import cell
 from hydroda.reproduction.sun2026_scores import BLOCK, DRAWS, ENKF, ISSUED, LEADS, UKF_1H, Result
 from hydroda.storage import files
 from hydroda.units import HOUR
-from hydroda.verifying.score_tables import cell
 from hydroda.verifying.verification import LABELS
 
 PAGE, FIGURE, NUMBERS = "sun2026.md", "sun2026.png", "sun2026.json"

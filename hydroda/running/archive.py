@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,11 @@ def merged(standing: xr.Dataset, new: xr.Dataset, fresh: bool) -> xr.Dataset:
     return xr.concat([kept, new], DIMS[0], join="exact").sortby(DIMS[0]).assign_attrs(told)
 
 
-def attributes(domain: Domain, forcing: str) -> dict[str, str]:
-    """What an archive was made with; one made with something else is made again."""
+def attributes(domain: Domain, groups: Sequence[Group], forcing: str) -> dict[str, str]:
+    """What an archive was made with; one made with something else, or before its networks could be used again, is
+    made again."""
     settings = domain.settings
-    members = [member.content() for member in domain.members]
+    members = sorted((member.content() for group in groups for member in group.members), key=itemgetter("station"))
     weights = hashlib.sha256(json.dumps(members, sort_keys=True).encode())
     return {
         "title": "hindcasts of hourly streamflow for verification",

@@ -69,7 +69,7 @@ def _same(before: Rows | None, now: Rows) -> int:
 
 
 def newest(group: Group, trail: Trail) -> Newest:
-    """Of each station of a group (c,)."""
+    """What was observed last of each station of a group (c,) in the window of a trail, and what was made of it."""
     assert trail.rows is not None
     observed, doubt = trail.rows.observation, trail.rows.doubt
     last = window.last(observed, doubt)

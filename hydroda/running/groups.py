@@ -4,7 +4,7 @@ import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from hydroda.forecast.calibrated import GAUGE, Calibrated
 from hydroda.forecast.choice import BOTH, NETWORKS
 from hydroda.forecast.cycle import Batch
 from hydroda.forecast.window import Place
+from hydroda.settings import Filter
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +28,9 @@ class Networks(NamedTuple):
     weights: dict[str, torch.Tensor]
 
     @property
-    def number(self) -> int:
-        """How many there are."""
-        return len(self.weights["error"]) if self.weights else 0
+    def kind(self) -> tuple[str, tuple[tuple[str, tuple[int, ...]], ...]]:
+        """What is the same of networks that can be computed together: design, names and shapes of weights."""
+        return self.design, tuple(sorted((name, tuple(value.shape)) for name, value in self.weights.items()))
 
 
 @dataclass(frozen=True)
@@ -58,27 +59,26 @@ class Group:
 def grouped(domain: Domain) -> tuple[tuple[Group, ...], dict[str, str]]:
     """The groups of a domain, and of stations that are in none why."""
     lacking = dict(domain.lacking)
-    kinds: dict[tuple[str, bool, str, int], list[int]] = {}
-    found, networks = [], []
+    kinds: dict[tuple[Any, ...], list[int]] = {}
+    used, networks = [], []
     for i, member in enumerate(domain.members):
-        own = _networks(domain, member)
-        networks.append(own)
-        found.append(member if own.number else _unaided(member))
+        networks.append(_networks(domain, member))
+        used.append(member if networks[i].weights else _unaided(member))
         try:
             _check(member, domain.places[i].area_km2)
         except ValueError as error:
             lacking[member.station] = str(error)
         else:
-            kinds.setdefault((member.model, member.temperature, own.design, own.number), []).append(i)
+            kinds.setdefault((member.model, member.temperature, networks[i].kind), []).append(i)
     groups = []
-    for (_, _, design, count), positions in kinds.items():
-        members = tuple(found[i] for i in positions)
+    for positions in kinds.values():
+        members, design = tuple(used[i] for i in positions), networks[positions[0]].design
         prints = tuple(member.fingerprint(domain.settings) for member in members)
         places = tuple(domain.places[i] for i in positions)
         made = batches.batch(members, domain.settings)
-        if count:
+        if design:
             made = designs.beside(made, design, [networks[i].weights for i in positions])
-        blind = tuple(m.station for m in (domain.members[i] for i in positions) if not count and _asks(domain, m))
+        blind = tuple(m.station for m in (domain.members[i] for i in positions) if not design and _asks(domain, m))
         groups.append(Group(domain.columns[positions], members, places, made, prints, blind))
     return tuple(groups), lacking
 
@@ -91,13 +91,17 @@ def alone(domain: Domain, group: Group) -> Iterator[Group]:
 
 
 def tried(group: Group) -> None:
-    """An hour without rain and observation from a plausible state. Raises what the filter of a group raises."""
+    """An hour without rain and observation from a plausible state. Raises what the filter of a group raises, and
+    ValueError for one that does not say how wrong its forecast may be: there could be no interval, so no product."""
     made, size = group.batch, len(group.ids)
     x = made.model.start(made.parameters)
     begun = cycle.Moment(0, made.believe(x, 0), x)
     forcing, nothing = torch.zeros(1, size, len(group.forcings), dtype=x.dtype), torch.full((1, size), torch.nan)
-    for _ in cycle.assimilate(made, begun, forcing, nothing.to(x), torch.ones_like(nothing).to(x)):
-        pass
+    for analysis in cycle.assimilate(made, begun, forcing, nothing.to(x), torch.ones_like(nothing).to(x)):
+        if not torch.isfinite(analysis.standard_error).all():
+            raise ValueError(
+                "the filter states no error of its forecasts (`cov` of `Predicted`), so they would have no intervals"
+            )
 
 
 def _asks(domain: Domain, member: Calibrated) -> bool:
@@ -122,7 +126,8 @@ def _networks(domain: Domain, member: Calibrated) -> Networks:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != taught.sha256:
             raise ValueError("not what was trained with the parameters beside it")
-        if taught.report.get("filter") != domain.settings.filter.model_dump(mode="json"):
+        beside = Filter().model_dump(mode="json") | taught.report.get("filter", {})  # settings later versions have more
+        if beside != domain.settings.filter.model_dump(mode="json"):
             raise ValueError("trained beside another filter")
         weights = network_files.weights_in(content)
         name = taught.report.get("design", designs.GAIN)  # those from before there was a choice say nothing

@@ -106,7 +106,7 @@ def _month(
     told: Callable[[int, np.datetime64], None],
 ) -> tuple[Path, list[Run]]:
     """The archive of a month, and where its groups stand after it; if it was there, nowhere: the store knows."""
-    path, attrs = domain.store.archive_path(forcing, cycles[0]), archive.attributes(domain, forcing)
+    path, attrs = domain.store.archive_path(forcing, cycles[0]), archive.attributes(domain, groups, forcing)
     records = archive.stored(domain, groups, cycles[0])
     inputs = archive.inputs(domain, records, forcing, cycles[0])
     belief = domain.store.belief_path(cycles[-1], f"{BELIEF}-{forcing}")

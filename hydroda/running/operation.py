@@ -49,9 +49,11 @@ def run(settings: Settings, cycle: np.datetime64, *, force: bool = False, catch_
     with store.lock("writer"):
         store.remove_stale_temporaries()
         path = store.product_path("fc", cycle)
-        if not force and _readable(path) and netcdf.sidecar_path(store.belief_path(cycle)).exists():
+        if not force and _holds_forecasts(path) and netcdf.sidecar_path(store.belief_path(cycle)).exists():
             return Done(cycle, "skipped", (path,), "is there already")
         domain = domains.load(settings)
+        if lost := _lost(domain, cycle):
+            return Done(cycle, "failed", (), lost)
         groups, failed = grouped(domain)
         issued = []
         for group in groups:
@@ -72,12 +74,24 @@ def run(settings: Settings, cycle: np.datetime64, *, force: bool = False, catch_
         return Done(cycle, "degraded" if reasons else "published", tuple(paths), message)
 
 
-def _readable(path: Path) -> bool:
+def _holds_forecasts(path: Path) -> bool:
+    """Whether there is a product that can be read, and a forecast of any catchment in it: an hour that failed is made
+    again when it is asked for."""
     try:
-        netcdf.read(path)
-    except (FileNotFoundError, netcdf.DamagedFile):
+        return bool(np.isfinite(netcdf.read(path)["discharge"].values).any())
+    except (FileNotFoundError, KeyError, netcdf.DamagedFile):
         return False
-    return True
+
+
+def _lost(domain: Domain, cycle: np.datetime64) -> str:
+    """Why there is nothing to go by, where neither a belief nor any observation is of the hours of the window."""
+    edge, ids = cycle - domain.settings.cycle.window_hours * HOUR, [station.id for station in domain.stations]
+    beliefs = domain.store.cycles("belief", until=cycle)
+    if (beliefs and beliefs[0] >= edge) or domain.store.observations(ids, edge, cycle).sizes["record"]:
+        return ""
+    newest = [hour for i in ids if (hour := domain.store.newest(i)) is not None]
+    ago = f"; the newest discharge is of {iso(max(newest))}, and run --cycle makes a forecast of then" if newest else ""
+    return f"there are no observations from {iso(edge)} on{ago}"
 
 
 def _told(failed: Mapping[str, str]) -> str:

@@ -13,10 +13,10 @@ from hydroda.domain import Domain
 from hydroda.forecast import choice, ledger, window
 from hydroda.forecast.ledger import Ledger
 from hydroda.forecast.window import Lead, View
-from hydroda.publishing import day, products, publish
+from hydroda.publishing import day, gauge_bias, products, publish
 from hydroda.publishing.attributes import Provenance, run_id
 from hydroda.publishing.fields import MISSING
-from hydroda.running import gauge_bias, restart
+from hydroda.running import restart
 from hydroda.running.forecasting import RECENT, Outlook, Trail
 from hydroda.running.groups import Group
 from hydroda.schema import VARIABLES, hours
@@ -24,6 +24,7 @@ from hydroda.storage import netcdf
 from hydroda.units import HOUR, end_of_hour, hour_number, iso, m3_per_second, utc_now
 
 log = logging.getLogger(__name__)
+DAY = 24 * HOUR
 
 
 class Issued(NamedTuple):
@@ -47,7 +48,7 @@ def degraded(issued: Sequence[Issued], failed: Mapping[str, str], forcing: str) 
     dry = sum(int(i.view.rain_assumed[i.row - 23 : i.row + 1].any(0).sum()) for i in issued)
     back = sum(int((i.outlook.method != i.outlook.chosen).any(0).sum()) for i in issued)
     reset = sum(int(i.trail.analyses[-1].repaired.sum()) for i in issued)
-    lost = sum(int((i.outlook.status == MISSING).all(0).sum()) for i in issued)
+    lost = sum(int((i.outlook.status == MISSING).any(0).sum()) for i in issued)
     counts = {
         "forecast_missing": lost,
         "forcing_none" if forcing == "none" else "forcing_missing": blind,
@@ -101,7 +102,9 @@ def write(
         datasets[an] = day.merged(
             _standing(an), _analysis(domain, cycle, issued, provenance), [name for i in issued for name in i.group.ids]
         )
-        for warning in gauge_bias.outside(datasets[an]):
+        before = store.product_path(f"an{suffix}", cycle - DAY)
+        lasting = (_standing(before), datasets[an]) if gauge_bias.NAME in datasets[an] else ()
+        for warning in gauge_bias.outside(*lasting):
             log.warning("%s: %s", iso(cycle), warning)
     digests = publish.publish(datasets)
     if not suffix:

@@ -64,8 +64,8 @@ def read_new(
     `reader` makes records of a file and raises Refused. With `whole_lines` the unfinished last line
     of a file that is still growing waits for the next time. Raises FileNotFoundError where there is no folder.
     """
-    if content not in ("observations", "forecasts"):
-        raise ValueError(f"content is {content!r}, expected 'observations' or 'forecasts'")
+    if content not in records.KINDS:
+        raise ValueError(f"content is {content!r}, expected {' or '.join(map(repr, records.KINDS))}")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder; create it, or correct `folder` in the settings")
     memory, looked = _recall(folder, content)
@@ -106,6 +106,13 @@ def read_new(
     joined = records.join(parts, content)
     notes = [*joined.attrs.get("notes", ()), *notes]
     return joined.assign_attrs(notes=tuple(notes), folder=folder, taken=taken, read_at=moment)
+
+
+def refused(folder: Path) -> list[Path]:
+    """Files that could not be read the last time, and those that were moved away for it."""
+    waiting = {name for content in records.KINDS for name, seen in _recall(folder, content)[0].items() if seen.tries}
+    away = [path for path in (folder / "failed").glob("*") if path.suffix != ".why"]
+    return sorted(path for path in (*(folder / name for name in waiting), *away) if path.exists())
 
 
 def taken(stored: xr.Dataset) -> None:

@@ -19,6 +19,7 @@ from hydroda.units import iso, utc_now
 
 log = logging.getLogger(__name__)
 FORMAT = "hydroda records 1"
+ASIDE = ".damaged-"  # and when it was found so
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,21 @@ def newest(folder: Path, station: str, variable: str) -> np.datetime64 | None:
     return None
 
 
+def damage(folder: Path, station: str) -> list[str]:
+    """What is wrong with the files of a station: those that cannot be read, and those that were set aside for that."""
+    found = []
+    for kind in records.KINDS:
+        for path in sorted((folder / kind / check_station_id(station)).glob("[0-9][0-9][0-9][0-9].nc*")):
+            if path.suffix == ".nc":
+                try:
+                    _read(path)
+                except netcdf.DamagedFile as damaged:
+                    found.append(str(damaged))
+            elif ASIDE in path.suffix and path.suffix != ".sha256":
+                found.append(f"{path} was damaged and set aside: what it held is missing")
+    return found
+
+
 def _path(folder: Path, kind: str, station: str, year: int) -> Path:
     return folder / kind / check_station_id(station) / f"{year:04d}.nc"
 
@@ -163,7 +179,7 @@ def _read(path: Path) -> xr.Dataset:
 def _set_aside(path: Path) -> Path:
     """Renames a file that cannot be used, and its checksum, to a name no reader looks at."""
     stamp = re.sub(r"\W", "", iso(utc_now()))
-    target = path.with_name(f"{path.name}.damaged-{stamp}")
+    target = path.with_name(f"{path.name}{ASIDE}{stamp}")
     while target.exists():
         target = target.with_name(f"{target.name}x")
     path.rename(target)

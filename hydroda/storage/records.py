@@ -16,6 +16,7 @@ from hydroda.units import HOUR
 
 FUTURE_TOLERANCE = np.timedelta64(5, "m")  # how far the clock of a provider may be ahead of ours
 LATE = HOUR  # an observation known later than this after its hour missed the cycle of that hour
+KINDS = ("observations", "forecasts")  # of records: by gauges, and by weather models
 NEW, REVISED, DUPLICATE = "new", "revised", "duplicate"
 ALWAYS = np.datetime64("1678-01-01", "ns")
 NAMES = tuple(VARIABLES)

@@ -27,21 +27,27 @@ FIELDS = [name for name in verification.SERIES if not name.endswith("at_issue")]
 def verify(
     settings: Settings, start: np.datetime64, end: np.datetime64, *, kind: str = "hindcast", forcing: str | None = None
 ) -> Path:
-    """The file of scores of the forecasts issued from `start` to `end`. Raises ValueError when there are none."""
-    domain = domains.load(settings)
-    if kind == "operational":
-        archives, label = [_published(domain, start, end)], "verify-operational"
-    else:
-        forcing = forcing or _only_forcing(domain, start, end)
-        archives, label = _archives(domain, start, end, forcing), f"verify-hindcast-{forcing}"
+    """The file of scores of the forecasts issued from `start` to `end`; of periods that end alike, one of each length.
+    Of operational ones that follow each other from hour to hour old ones go as old beliefs do.
+
+    Raises ValueError when there are none, or no catchment is calibrated.
+    """
+    domain, days = domains.load(settings), -(-int((end - start) / HOUR) // 24)
     fitted = {member.station: member.correction for member in domain.members}
-    archives = [archive.sel(station=[s for s in archive.station.values if s in fitted]) for archive in archives]
     if not fitted:
         raise ValueError("no catchment is calibrated, so there are no baselines to compare with")
+    if kind == "operational":
+        archives, label = [_published(domain, start, end)], f"verify-operational-{days}d"
+    else:
+        forcing = forcing or _only_forcing(domain, start, end)
+        archives, label = _archives(domain, start, end, forcing), f"verify-hindcast-{forcing}-{days}d"
+    archives = [archive.sel(station=[s for s in archive.station.values if s in fitted]) for archive in archives]
     scores = verification.verify(archives, _observed(domain, start, end), fitted)
     path = domain.store.product_path(label, end)
     product = products.scores(domain.stations, _provenance(domain, kind, scores), scores)
     publish.publish({path: product.assign_attrs(id=path.stem)})
+    if kind == "operational":
+        domain.store.retention(end, kind=label)
     return path
 
 

@@ -10,16 +10,21 @@ from hydroda.units import iso
 NAME = "discharge_gauge_bias"
 BAND = 2.0  # standard errors
 SHARE = 0.1  # of the discharge, below which no forecaster acts on it
-HOURS = 24  # that it must have lasted, or as many as the analysis has
+HOURS = 24  # that it must have lasted
 
 
-def outside(analysis: xr.Dataset) -> Iterator[str]:
-    """A sentence for every station whose bias, through the last hours of an analysis, is beyond `BAND` standard errors
-    and, of their mean discharge, beyond `SHARE`; none where no bias is estimated."""
-    if NAME not in analysis:
+def outside(*days: xr.Dataset | None) -> Iterator[str]:
+    """A sentence for every station whose bias, through the last 24 hours of the analyses of consecutive days, is beyond
+    `BAND` standard errors and, of their mean discharge, beyond `SHARE`; none where no bias is estimated, or not for so
+    long."""
+    columns = [NAME, f"{NAME}_standard_error", "discharge"]
+    parts = [day.swap_dims(station="station_id")[columns] for day in days if day is not None and NAME in day]
+    if not parts:
         return
-    last = analysis.isel(time=slice(-HOURS, None))
-    bias, error, flow = (last[name].values for name in (NAME, f"{NAME}_standard_error", "discharge"))
+    last = xr.concat(parts, "time", join="outer").isel(time=slice(-HOURS, None))
+    if last.sizes["time"] < HOURS:
+        return
+    bias, error, flow = (last[name].values for name in columns)
     for i, station in enumerate(last.station_id.values):
         seen = np.isfinite(bias[:, i]) & np.isfinite(flow[:, i])
         b, e, q = bias[seen, i], error[seen, i], flow[seen, i]
