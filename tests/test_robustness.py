@@ -329,7 +329,9 @@ def test_a_trend_of_long_ago_is_none(settings):
     for method in ("trend", FILTER):
         choose(settings, method)
         for age in (5, 8):
-            path = steps.run(settings, newest + age * HOUR, force=True).files[0]
-            issued[method, age] = netcdf.read(path).discharge.values
+            product = netcdf.read(steps.run(settings, newest + age * HOUR, force=True).files[0])
+            issued[method, age] = product.discharge.values
+            told = method if age == 5 else FILTER
+            assert (product.discharge_method.values == 1 + METHODS.index(told)).all()
     assert (issued["trend", 5] != issued[FILTER, 5]).any()
     assert np.array_equal(issued["trend", 8], issued[FILTER, 8])

@@ -111,6 +111,15 @@ def without_networks(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(FILTER if name in (NETWORKS, BOTH) else name for name in names)
 
 
+def usable(forecasts: Mapping[str, np.ndarray], names: np.ndarray) -> np.ndarray:
+    """The methods named (24, S), the filter where one has no forecast (24, S) to give."""
+    found = names
+    for name in np.unique(names):
+        there = np.isfinite(forecasts[name]) if name in forecasts else False
+        found = np.where((names == name) & ~np.asarray(there), FILTER, found)
+    return found
+
+
 def near_leads(values: np.ndarray) -> np.ndarray:
     """The mean over neighbouring leads of what there is, values (…, 24, S); NaN stays."""
     there = np.isfinite(values)

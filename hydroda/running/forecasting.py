@@ -188,8 +188,8 @@ def _issued(group: Group, trail: Trail, prospect: Prospect, ledger: Ledger) -> t
     assert trail.rows is not None
     then = trail.rows.observation[-1 - DELAY] if len(trail.rows.observation) > DELAY else np.full(area.size, np.nan)
     ledger = learned(ledger, m3_per_second(then, area), between)
-    chosen = _either(prospect, [member.choice for member in members])
-    method = guarded(ledger, chosen)
+    chosen = choice.usable(prospect.candidates, _either(prospect, [member.choice for member in members]))
+    method = choice.usable(prospect.candidates, guarded(ledger, chosen))
     highest = np.array([np.inf if member.highest is None else member.highest for member in members])
     flow = choice.blended(prospect.candidates, method)
     beyond = choice.beyond(flow, highest)
