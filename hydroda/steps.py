@@ -123,15 +123,16 @@ def _asked_from(settings: Settings, now: np.datetime64) -> np.datetime64:
 
 def missed(settings: Settings, target: np.datetime64) -> list[np.datetime64]:
     """The cycles since the last complete one and before the target, oldest first, at most `catch_up_hours`; none where
-    no observation came since.
+    nothing is known of the hours they would look back at.
 
     A cycle is complete when its belief is stored, which is written last.
     """
     store = store_of(settings)
     done = store.cycles("belief", until=target)
-    if not done or not any(store.since(catchment.id, done[0]) for catchment in settings.catchments):
-        return []
     oldest = target - settings.cycle.catch_up_hours * HOUR
+    edge = oldest - settings.cycle.window_hours * HOUR
+    if not done or (done[0] < edge and not any(store.since(catchment.id, edge) for catchment in settings.catchments)):
+        return []
     return list(hours(max(done[0] + HOUR, oldest), target - HOUR))
 
 

@@ -320,7 +320,8 @@ def test_without_a_belief_and_an_observation_of_the_window_there_is_nothing_to_f
     assert store.cycles("fc") == [] and steps.missed(settings, after + HOUR) == []
     steps.run(settings, after - 15 * HOUR)
     assert steps.run(settings, after).state != "failed"  # the state of fifteen hours ago is something
-    assert steps.missed(settings, after + 4 * HOUR) == []  # nothing came since
+    assert steps.missed(settings, after + 4 * HOUR) == [after + i * HOUR for i in (1, 2, 3)]
+    assert steps.missed(settings, after + 500 * HOUR) == []  # nothing is known of any of these hours
 
 
 def test_a_trend_of_long_ago_is_none(settings):
