@@ -6,7 +6,7 @@ and computes again only from the first hour of which it knows more than the last
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ def newest(group: Group, trail: Trail) -> Newest:
     assert trail.rows is not None
     observed, doubt = trail.rows.observation, trail.rows.doubt
     last = window.last(observed, doubt)
-    column, area = np.arange(last.row.size), np.array([place.area_km2 for place in group.places])
+    column, area = np.arange(last.row.size), group.area
 
     def then(runoff: np.ndarray, hour: np.ndarray, known: np.ndarray) -> np.ndarray:
         return np.where(known, m3_per_second(runoff[hour, column], area), np.nan)
@@ -140,7 +140,7 @@ def outlook(
 
 
 def _prospects(group: Group, trails: Sequence[Trail], leads: Sequence[Lead]) -> list[Prospect]:
-    count, area = len(group.ids), np.array([place.area_km2 for place in group.places])
+    count, area = len(group.ids), group.area
     moments = [trail.analyses[-1].moment for trail in trails]
     batch = group.batch if len(trails) == 1 else group.batch.rows(np.tile(np.arange(count), len(trails)))
     forcing = torch.from_numpy(np.concatenate([lead.forcing for lead in leads], axis=1))
@@ -183,19 +183,19 @@ def _prospects(group: Group, trails: Sequence[Trail], leads: Sequence[Lead]) -> 
 
 
 def _issued(group: Group, trail: Trail, prospect: Prospect, ledger: Ledger) -> tuple[Outlook, Ledger]:
-    area, members = np.array([place.area_km2 for place in group.places]), group.members
+    area, members = group.area, group.members
     between = np.array([member.between for member in members])
     assert trail.rows is not None
     then = trail.rows.observation[-1 - DELAY] if len(trail.rows.observation) > DELAY else np.full(area.size, np.nan)
     ledger = learned(ledger, m3_per_second(then, area), between)
-    chosen = choice.usable(prospect.candidates, _either(prospect, [member.choice for member in members]))
+    chosen = choice.usable(prospect.candidates, _either(prospect, group.choice))
     method = choice.usable(prospect.candidates, guarded(ledger, chosen))
     highest = np.array([np.inf if member.highest is None else member.highest for member in members])
     flow = choice.blended(prospect.candidates, method)
     beyond = choice.beyond(flow, highest)
     median = np.maximum(choice.moderated(flow, prospect.candidates, beyond), m3_per_second(NO_FLOW, area))
     which = intervals.class_of(median, between)[None, None]
-    by_class = _either(prospect, [member.spread for member in members])  # (2, class, 24, c)
+    by_class = _either(prospect, group.spread)  # (2, class, 24, c)
     factor, wider = (np.take_along_axis(table, which, 1)[:, 0] for table in (by_class, np.exp(ledger.widening)))
     own = predictive.spread(median, prospect.deviation**2)
     spread = np.minimum(intervals.widened(own, factor * wider), LARGEST_SPREAD)
@@ -216,9 +216,7 @@ def _issued(group: Group, trail: Trail, prospect: Prospect, ledger: Ledger) -> t
     return made, noted(ledger, median, spread, prospect.candidates)
 
 
-def _either(prospect: Prospect, tables: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """What was found for all leads (…, 24, c), for no rain where the rain is a guess, for forecast rain where it is
-    that; for observed rain where there is nothing else."""
-    kinds = "none", "archived" if prospect.foreseen else "observed"
-    dry, wet = (np.stack([np.array(t.get(kind, t["observed"])) for t in tables], -1) for kind in kinds)
-    return np.where(prospect.guessed, dry, wet)
+def _either(prospect: Prospect, found: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Of what was found for all leads by forcing (…, 24, c): that for no rain where the rain is a guess, for forecast
+    rain where it is that."""
+    return np.where(prospect.guessed, found["none"], found["archived" if prospect.foreseen else "observed"])

@@ -2,8 +2,9 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from hydroda.forecast import batches, choice, cycle, designs, network_files
 from hydroda.forecast.calibrated import GAUGE, Calibrated
 from hydroda.forecast.choice import BOTH, NETWORKS
 from hydroda.forecast.cycle import Batch
-from hydroda.forecast.window import Place
+from hydroda.forecast.window import FORCINGS, Place
 from hydroda.settings import Filter
 
 log = logging.getLogger(__name__)
@@ -50,10 +51,30 @@ class Group:
         """The weather its model needs."""
         return self.batch.model.forcings
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """Its stations."""
         return tuple(place.id for place in self.places)
+
+    @cached_property
+    def area(self) -> np.ndarray:
+        """km² of each of its stations (c,)."""
+        return np.array([place.area_km2 for place in self.places])
+
+    @cached_property
+    def choice(self) -> dict[str, np.ndarray]:
+        """By forcing of the lead hours, the method issued at each lead (24, c)."""
+        return _by_forcing([member.choice for member in self.members])
+
+    @cached_property
+    def spread(self) -> dict[str, np.ndarray]:
+        """By forcing, the factors (2, class, 24, c) on the spread of the filter."""
+        return _by_forcing([member.spread for member in self.members])
+
+
+def _by_forcing(every: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """What was found of each station with each forcing (…, c); with observed rain where there is nothing else."""
+    return {kind: np.stack([np.array(found.get(kind, found["observed"])) for found in every], -1) for kind in FORCINGS}
 
 
 def grouped(domain: Domain) -> tuple[tuple[Group, ...], dict[str, str]]:
