@@ -215,9 +215,9 @@ def test_the_newest_residual_and_the_one_before_are_told_of_each_station():
     doubt = np.ones((3, 5))
     doubt[2, 1] = 9.0
     hours = [SimpleNamespace(open_loop=torch.full((5,), 0.5 + i), estimate=torch.full((5,), 1.0 + i)) for i in range(3)]
-    places = [SimpleNamespace(area_km2=3.6)] * 5  # where 1 mm/h is 1 m³/s
+    group = SimpleNamespace(area=np.full(5, 3.6))  # where 1 mm/h is 1 m³/s
     trail = Trail(None, Rows(np.zeros((3, 5, 2)), observed, doubt), tuple(hours))
-    found = newest(SimpleNamespace(places=places), trail)
+    found = newest(group, trail)
     np.testing.assert_allclose(found.observed, (2.0, 3.0, 5.0, np.nan, 3.0))
     np.testing.assert_allclose(found.open_loop, (2.5, 2.5, 2.5, np.nan, 0.5))
     np.testing.assert_allclose(found.doubt, (1.0, 9.0, 1.0, np.nan, 1.0))
@@ -226,5 +226,5 @@ def test_the_newest_residual_and_the_one_before_are_told_of_each_station():
     np.testing.assert_allclose(found.residual_before, (-0.5, np.nan, np.nan, np.nan, np.nan))
     np.testing.assert_allclose(found.age, (0.0, 0.0, 0.0, np.nan, 2.0))
     doubt[:2, 0] = 1.0, 9.0
-    found = newest(SimpleNamespace(places=places), trail)
+    found = newest(group, trail)
     assert np.isnan(found.residual_before).all() and np.isnan(found.change).all()
