@@ -113,11 +113,9 @@ def without_networks(names: Sequence[str]) -> tuple[str, ...]:
 
 def usable(forecasts: Mapping[str, np.ndarray], names: np.ndarray) -> np.ndarray:
     """The methods named (24, S), the filter where one has no forecast (24, S) to give."""
-    found = names
-    for name in np.unique(names):
-        there = np.isfinite(forecasts[name]) if name in forecasts else False
-        found = np.where((names == name) & ~np.asarray(there), FILTER, found)
-    return found
+    nothing = np.full(names.shape, np.nan)
+    silent = [(names == name) & np.isnan(forecasts.get(name, nothing)) for name in np.unique(names)]
+    return np.where(np.any(silent, 0), FILTER, names)
 
 
 def near_leads(values: np.ndarray) -> np.ndarray:

@@ -40,23 +40,15 @@ def climatological(
     The radiation of the latitude, its day half replaced by the mean of the 40 days before: the air warms later than
     the sun climbs. Without a latitude that of 45° N is taken.
     """
-    return yearly_sum * shares(latitude, longitude)[of_year(times)]
-
-
-def of_year(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Day of the year, 0 … 364, and hour of the day of the hours ending at `times` (T,), to index `shares`."""
+    table = _table(DEFAULT_LATITUDE if latitude is None else latitude, longitude or 0.0)
     hour = (times - np.timedelta64(1, "h")).astype("datetime64[h]")
     day = (hour.astype("datetime64[D]") - hour.astype("datetime64[Y]")).astype(int)
-    return np.minimum(day, 364), (hour - hour.astype("datetime64[D]")).astype(int)
-
-
-def shares(latitude: float | None, longitude: float | None) -> np.ndarray:
-    """The share (365, 24) of the yearly sum that belongs to each hour of the year, made once for each place."""
-    return _table(DEFAULT_LATITUDE if latitude is None else latitude, longitude or 0.0)
+    return yearly_sum * table[np.minimum(day, 364), (hour - hour.astype("datetime64[D]")).astype(int)]
 
 
 @lru_cache(maxsize=4096)
 def _table(latitude: float, longitude: float) -> np.ndarray:
+    """The share (365, 24) of the yearly sum that belongs to each hour of the year."""
     year = np.arange(np.datetime64("2001-01-01T01"), np.datetime64("2002-01-01T01")).astype("datetime64[ns]")
     hourly = radiation(year, latitude, longitude).reshape(365, 24)
     daily = hourly.sum(1)

@@ -63,8 +63,7 @@ def _temperature(hours: np.ndarray, given: np.ndarray, climates: Sequence[Climat
 
 
 def _pet(hours: np.ndarray, given: np.ndarray, warmth: np.ndarray, climates: Sequence[Climate]) -> np.ndarray:
-    when = pet.of_year(hours)
-    columns = [c.pet_mm_per_year * pet.shares(c.lat, c.lon)[when] for c in climates]
+    columns = [pet.climatological(hours, c.lat, c.pet_mm_per_year, c.lon) for c in climates]
     loss = np.stack(columns, axis=1)
     by_warmth = [i for i, c in enumerate(climates) if c.pet_from == "oudin"]
     if by_warmth:
