@@ -17,7 +17,6 @@ from hydroda import settings_file
 from hydroda.domain import store_of
 from hydroda.forecast import calibrated
 from hydroda.progress import Progress, among, silent
-from hydroda.schema import hours
 from hydroda.settings import Catchment, Settings
 from hydroda.sources import csv_file, drop_folder
 from hydroda.sources.intake import Refused
@@ -127,13 +126,9 @@ def missed(settings: Settings, target: np.datetime64) -> list[np.datetime64]:
 
     A cycle is complete when its belief is stored, which is written last.
     """
-    store = store_of(settings)
-    done = store.cycles("belief", until=target)
-    oldest = target - settings.cycle.catch_up_hours * HOUR
-    edge = oldest - settings.cycle.window_hours * HOUR
-    if not done or (done[0] < edge and not any(store.since(catchment.id, edge) for catchment in settings.catchments)):
-        return []
-    return list(hours(max(done[0] + HOUR, oldest), target - HOUR))
+    from hydroda.running import operation
+
+    return operation.missed(settings, target)
 
 
 def run(settings: Settings, cycle: np.datetime64, *, force: bool = False, catch_up: bool = False) -> "Done":

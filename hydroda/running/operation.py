@@ -1,7 +1,7 @@
 """A live cycle, from the store to the products; a group of catchments that fails does not stop the others."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from hydroda.running.start import begin, trailing
 from hydroda.schema import LEADS, hours
 from hydroda.settings import Settings
 from hydroda.storage import netcdf
+from hydroda.storage.store import Store
 from hydroda.units import HOUR, end_of_hour, hour_number, iso, utc_now
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,23 @@ def run(settings: Settings, cycle: np.datetime64, *, force: bool = False, catch_
         return Done(cycle, "degraded" if reasons else "published", tuple(paths), message)
 
 
+def missed(settings: Settings, target: np.datetime64) -> list[np.datetime64]:
+    """The cycles before a target that were not made, as `steps.missed` says."""
+    store = domains.store_of(settings)
+    done = store.cycles("belief", until=target)
+    oldest = target - settings.cycle.catch_up_hours * HOUR
+    edge = oldest - settings.cycle.window_hours * HOUR
+    if not done or not _known_since(store, [catchment.id for catchment in settings.catchments], edge, target):
+        return []
+    return list(hours(max(done[0] + HOUR, oldest), target - HOUR))
+
+
+def _known_since(store: Store, ids: Sequence[str], edge: np.datetime64, cycle: np.datetime64) -> bool:
+    """Whether there is a belief, or an observation of any of these stations, of the hours from `edge` to a cycle."""
+    beliefs = store.cycles("belief", until=cycle)
+    return bool(beliefs and beliefs[0] >= edge) or bool(store.observations(ids, edge, cycle).sizes["record"])
+
+
 def _holds_forecasts(path: Path) -> bool:
     """Whether there is a product that can be read, and a forecast of any catchment in it: an hour that failed is made
     again when it is asked for."""
@@ -86,8 +104,7 @@ def _holds_forecasts(path: Path) -> bool:
 def _lost(domain: Domain, cycle: np.datetime64) -> str:
     """Why there is nothing to go by, where neither a belief nor any observation is of the hours of the window."""
     edge, ids = cycle - domain.settings.cycle.window_hours * HOUR, [station.id for station in domain.stations]
-    beliefs = domain.store.cycles("belief", until=cycle)
-    if (beliefs and beliefs[0] >= edge) or domain.store.observations(ids, edge, cycle).sizes["record"]:
+    if _known_since(domain.store, ids, edge, cycle):
         return ""
     newest = [hour for i in ids if (hour := domain.store.newest(i)) is not None]
     ago = f"; the newest discharge is of {iso(max(newest))}, and run --cycle makes a forecast of then" if newest else ""

@@ -89,11 +89,6 @@ class Store:
                 found.append(np.datetime64(f"{year}-{month}-{day}T{hour}:{minute}", "ns"))
         return sorted((cycle for cycle in found if until is None or cycle <= until), reverse=True)
 
-    def since(self, station: str, time: np.datetime64) -> bool:
-        """Whether a station has a discharge or precipitation of a later hour."""
-        newest = (self.newest(station, variable) for variable in ("discharge", "precipitation"))
-        return any(hour is not None and hour > time for hour in newest)
-
     def damage(self, station: str) -> list[str]:
         """What is wrong with the files of observations and weather forecasts of a station, in words."""
         return record_files.damage(self.folder, station)
