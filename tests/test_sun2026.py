@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from hydroda.progress import silent
 from hydroda.reproduction import (
     sun2026,
     sun2026_plan,
+    sun2026_rain,
     sun2026_report,
     sun2026_rows,
     sun2026_scores,
@@ -69,7 +71,8 @@ def result(**changed) -> Result:
     nse = {name: (0.5,) * len(LEADS) for name in ("forecast", "filter", "networks", "seed_1", *BASELINES)}
     same = {"n": (10,) * len(LEADS), "best": ("filter",) * len(LEADS)}
     inside = {"inside": (88.0,) * len(LEADS), "inside_high": (80.0,) * len(LEADS)}
-    return replace(Result("wye", "observed", nse=nse, **by_lead, **same, **inside), **changed)
+    draws = ((0.95,) * len(LEADS),)
+    return replace(Result("wye", "observed", nse=nse, by_draw=draws, **by_lead, **same, **inside), **changed)
 
 
 def at(lead: int, value: float, otherwise: float) -> tuple[float, ...]:
@@ -263,16 +266,52 @@ def test_degraded_weather_is_there_in_time_and_not_the_truth(alone):
     settings = load(alone / "hydroda.toml")
     store = store_of(settings)
     store.parameters_path("ach").unlink()  # it is calibrated with such weather in its store
-    spans = sun2026.degrade(settings, "ach", FIRST_ISSUE, LAST_ISSUE)
+    test = FIRST_ISSUE, LAST_ISSUE
+    spans = sun2026_rain.degrade(settings, "ach", FIRST_ISSUE, test, 3)
     assert all(0.2 < correlation < 0.995 and 0.4 < amount < 1.3 for correlation, amount in spans)
     assert spans[0][0] > spans[2][0]  # worse with lead
-    told = store.forecasts(["ach"], FIRST_ISSUE - 48 * HOUR, LAST_ISSUE + 48 * HOUR)
-    table = forecast_table(told, ["ach"])
+    each = ["ach", "ach_2", "ach_3"]
+    told = store.forecasts(each, FIRST_ISSUE - 48 * HOUR, LAST_ISSUE + 48 * HOUR)
+    table = forecast_table(told, each)
     for issue in hours(FIRST_ISSUE, LAST_ISSUE):
         values, runs = newest_forecast(table, issue + EVERY * HOUR, settings.known_by(issue))
         assert np.isfinite(values["precipitation"]).all() and (runs["precipitation"] < issue).all(), issue
-    assert sun2026.degrade(settings, "ach", FIRST_ISSUE, LAST_ISSUE) == spans
-    assert store.forecasts(["ach"], FIRST_ISSUE - 48 * HOUR, LAST_ISSUE + 48 * HOUR).equals(told)
+    rain = [told.precipitation.values[(told.station == one) & (told.time >= FIRST_ISSUE)] for one in each]
+    assert all(not np.array_equal(*two) for two in combinations(rain, 2))
+    totals = np.array([one.sum() for one in rain])
+    assert (np.abs(totals / totals.mean() - 1.0) < 0.5).all()  # of the same weather
+    seen = [store.observations([one], FIRST_ISSUE - 48 * HOUR, LAST_ISSUE).drop_vars("station") for one in each]
+    assert seen[0].sizes["record"] and all(one.equals(seen[0]) for one in seen[1:])
+    assert sun2026_rain.degrade(settings, "ach", FIRST_ISSUE, test, 3) == spans
+    assert store.forecasts(each, FIRST_ISSUE - 48 * HOUR, LAST_ISSUE + 48 * HOUR).equals(told)
+
+
+def test_each_draw_of_the_rain_has_the_parameters_and_networks_of_the_river(alone):
+    settings = load(alone / "hydroda.toml")
+    taught(settings)
+    several = sun2026_rain.drawn(settings, "ach", 2)
+    assert [one.id for one in several.catchments] == ["ach", "ach_2"]
+    store = store_of(several)
+    first, second = (calibrated.restore(store.read_parameters(one.id)) for one in several.catchments)
+    assert replace(second, station="ach") == first and second.station == "ach_2"
+    assert store.weights_path("ach").read_bytes() == store.weights_path("ach_2").read_bytes()
+
+
+def test_draws_of_the_rain_are_scored_together_and_apart():
+    """Two of four hours each: they err by 1 and 3, the filter by 2 in both."""
+    observed = np.arange(1.0, 5.0)
+    draws = [
+        sample({"forecast": error, "filter": 2.0, **dict.fromkeys(BASELINES, 9.0)}, observed) for error in (1.0, 3.0)
+    ]
+    found = scored("wye", "archived", sun2026_scores.pooled(draws), {})
+    assert found.n == (8,) * len(LEADS) and found.best == ("filter",) * len(LEADS)
+    assert found.ratio == pytest.approx(((1.0 + 9.0) / 8.0,) * len(LEADS))
+    assert [draw[0] for draw in found.by_draw] == pytest.approx([1.0 / 4.0, 9.0 / 4.0])
+    assert found.low == found.high == found.ratio  # all four hours are of one week, whatever the draw
+    assert found.inside == pytest.approx((100.0,) * len(LEADS))  # an interval of a draw is around what was observed
+    text = sun2026_report.draws_table([found, result()])
+    assert "| wye, 1 | 0.250 |" in text and "| wye, 2 | 2.250 |" in text and text.count("| wye") == 2
+    assert "n = 8 forecasts at each lead, in 2 draws of the rain:" in sun2026_report.nse_table(found)
 
 
 def test_a_deployment_is_made_once_and_with_its_periods(deployed, tmp_path, monkeypatch):
@@ -307,7 +346,8 @@ def test_a_deployment_is_made_once_and_with_its_periods(deployed, tmp_path, monk
         assert likeness == "like" and told.pop() == (
             "ach",
             np.datetime64(periods[0]),
-            SMALLEST.tested(sun2026.QUICK.days)[1],
+            SMALLEST.tested(sun2026.QUICK.days),
+            sun2026.QUICK.draws,
         )
         assert [(name, *times) for name, *times, _ in done] == [
             ("calibrate", *periods),
@@ -360,10 +400,12 @@ def test_the_command_scores_a_deployment_that_is_there(alone, tmp_path, monkeypa
     assert (alone.parent / sun2026_report.PAGE).read_text() in printed and str(alone.parent / "sun2026.png") in printed
     assert all(f"NSE, ach, {forcing} in the lead hours" in printed for forcing in sun2026_report.FORCINGS.values())
     found = {r["forcing"]: r for r in json.loads((alone.parent / "sun2026.json").read_text())}
-    assert all(r["n"] == [48] * len(LEADS) for r in found.values())
+    assert all(r["n"] == [48 * len(r["by_draw"])] * len(LEADS) for r in found.values())
+    assert [len(r["by_draw"]) for r in found.values()] == [1, 2, 1]  # degraded rain was drawn twice
     forecasts = [found[name]["nse"]["open_loop"] for name in ("observed", "archived", "none")]
     assert forecasts[0] != forecasts[1] != forecasts[2]  # each has other rain
-    assert {r["nse"]["persistence"][0] for r in found.values()} == {found["none"]["nse"]["persistence"][0]}
+    persistence = [r["nse"]["persistence"][0] for r in found.values()]
+    assert persistence == pytest.approx([persistence[0]] * 3)
     for nse in (r["nse"] for r in found.values()):
         # all were taught the same here: those of each seed apart have their mean
         for name in ("error_levels", "gain_leads_1_to_3", "own_parameters"):

@@ -1,41 +1,33 @@
 """A learned gain inside a rainfall-runoff model (after Sun et al. 2026, EGU26-8698) on four hourly catchments.
 
 Each is a deployment of its own in a folder, made by the steps that the commands call: calibrated, trained, and asked
-for a forecast of every hour of its test period, with the rain of the lead hours as observed, degraded, and none.
+for a forecast of every hour of its test period, with the rain of the lead hours as observed, degraded (drawn several
+times), and none.
 Variants of it, with another filter or other networks, are asked for the same (`sun2026_rows`). What is there already is
 not made again.
 
-Not stated there, and chosen here: catchments, periods, and how rain is degraded (`hydroda.generator`).
+Not stated there, and chosen here: catchments, periods, and how rain is degraded (`sun2026_rain`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import xarray as xr
-from scipy.optimize import brentq
 
-from hydroda import domain, generator, settings_file, steps
-from hydroda.calibrating.history import record_of
+from hydroda import domain, settings_file, steps
 from hydroda.forecast import calibrated
 from hydroda.progress import Progress, among
 from hydroda.reproduction import sun2026_report
-from hydroda.reproduction.sun2026_plan import DAY, FULL, QUICK, RIVERS, Study
+from hydroda.reproduction.sun2026_plan import FULL, QUICK, RIVERS, Study
+from hydroda.reproduction.sun2026_rain import Likeness, degrade, drawn, names
 from hydroda.reproduction.sun2026_rows import calibrate, require, restored, rows, variant
-from hydroda.reproduction.sun2026_scores import Result, scored
+from hydroda.reproduction.sun2026_scores import Result, pooled, scored
 from hydroda.reproduction.sun2026_together import together
-from hydroda.schema import LEADS
 from hydroda.settings import Settings
-from hydroda.storage import records
-from hydroda.units import HOUR
 from hydroda.verifying import scoring
 from hydroda.verifying.verification import Sample
 
 ROWS, SHARED = "rows", "together"  # folders: of the variants of a deployment, and of one of several rivers
-SPANS = ((1, 6), (7, 12), (13, 24))  # leads [h] of a weather run at which degraded rain is described
-LIKE = {(1, 12): 0.82, (13, 24): 0.70}  # correlation of forecast with observed rain by leads, of a good weather model
-SIZES = (0.05, 2.0)  # of errors, among which that of a record is looked for
 
 
 def reproduce(data: Path, folder: Path, *, quick: bool = False, progress: Progress) -> tuple[str, list[Path]]:
@@ -92,10 +84,14 @@ def _results(
 
 
 def _sample(settings: Settings, name: str, study: Study, forcing: str, progress: Progress) -> Sample:
-    """The forecasts of a deployment in the test, made as far as they are not there, and what was observed then."""
+    """The forecasts of a deployment in the test, made as far as they are not there, and what was observed then; of
+    degraded rain those of one draw after the other."""
     first, last = RIVERS[name].tested(study.days)
+    draws = study.draws if forcing == "archived" else 1
+    settings = drawn(settings, name, draws)
     steps.hindcast(settings, first, last, forcing=forcing, progress=progress)  # type: ignore[arg-type]
-    return scoring.samples(settings, first, last, forcing)[name]
+    found = scoring.samples(settings, first, last, forcing)
+    return pooled([found[each] for each in names(name, draws)])
 
 
 def _require(data: Path, folder: Path, names: Sequence[str]) -> None:
@@ -119,9 +115,7 @@ def _known(folder: Path) -> bool:
     return path.exists() and bool(settings_file.load(path).catchments)
 
 
-def deployed(
-    data: Path, folder: Path, name: str, study: Study, progress: Progress
-) -> tuple[Settings, tuple[tuple[float, float], ...]]:
+def deployed(data: Path, folder: Path, name: str, study: Study, progress: Progress) -> tuple[Settings, Likeness]:
     """The calibrated and trained deployment of a catchment, made as far as it is not there, and how like the observed
     rain the degraded is, which is in its store from the first hour of training on."""
     river = RIVERS[name]
@@ -137,7 +131,7 @@ def deployed(
             file.write(f"pet_mm_per_year = {river.pet}\n")
         settings = settings_file.load(config)
     store = domain.store_of(settings)
-    likeness = degrade(settings, name, river.learned_on[0], river.tested(study.days)[1])
+    likeness = degrade(settings, name, river.learned_on[0], river.tested(study.days), study.draws)
     if store.read_parameters(name) is None:
         told = among(progress, 0, 2, "calibrate")
         calibrate(settings, name, study, told)
@@ -147,57 +141,3 @@ def deployed(
         told = among(progress, 1, 2, "train")
         require(steps.train(settings, [name], *river.learned_on, progress=told, effort=study.training))
     return settings, likeness
-
-
-def degrade(
-    settings: Settings, name: str, first: np.datetime64, last: np.datetime64
-) -> tuple[tuple[float, float], ...]:
-    """Puts weather forecasts made from the observed weather into the store, for issue times from `first` to `last`,
-    with errors of the size that makes them as like the observed as `LIKE` says.
-
-    Returns correlation with the observed rain, and amount over it, at `SPANS` of leads. Repeated it changes nothing:
-    the same weather gives the same forecasts.
-    """
-    store = domain.store_of(settings)
-    end = last + LEADS.size * HOUR
-    record = record_of(settings, store, settings.catchment(name), settings.model.name, first - DAY, end)
-    weather = dict(zip(record.model.forcings, record.forcing[record.scored].T, strict=True))
-    rain = weather["precipitation"]
-    # where nobody reads a temperature none is told
-    truth = generator.Sky(name, record.hours[record.scored], rain, weather.get("temperature", np.zeros_like(rain)))
-    begun = truth.time[0]
-    columns = generator.forecasts([truth], begun, _size(truth, begun))
-    told = ("precipitation", "temperature") if record.temperature else ("precipitation",)
-    values = {variable: columns[variable] for variable in told}
-    made = records.build(columns["station"], columns["time"], columns["known"], values, columns["reference_time"])
-    counts = store.append(made)
-    if counts.problems:
-        raise ValueError(f"{name}, degraded weather: {'; '.join(counts.problems)}")
-    return _likeness(columns, truth, SPANS)
-
-
-def _size(truth: generator.Sky, first: np.datetime64) -> float:
-    """Times the usual errors that forecasts err by."""
-
-    def excess(size: float) -> float:
-        found = _likeness(generator.forecasts([truth], first, size), truth, LIKE)
-        return float(np.mean([r for r, _ in found])) - float(np.mean(list(LIKE.values())))
-
-    ends = [excess(size) for size in SIZES]
-    if ends[0] * ends[1] >= 0.0:  # rain that comes in single hours, or in weeks
-        return SIZES[int(np.abs(ends).argmin())]
-    return float(brentq(excess, *SIZES, xtol=0.02))
-
-
-def _likeness(
-    columns: Mapping[str, Any], truth: generator.Sky, spans: Iterable[tuple[int, int]]
-) -> tuple[tuple[float, float], ...]:
-    """Correlation and amount of forecast rain (n,) against the observed of the same hours, by spans of leads [h]."""
-    observed = truth.precipitation[(columns["time"] - truth.time[0]) // HOUR]
-    lead = (columns["time"] - columns["reference_time"]) // HOUR
-    found = []
-    for shortest, longest in spans:
-        some = (shortest <= lead) & (lead <= longest)
-        pair = columns["precipitation"][some], observed[some]
-        found.append((float(np.corrcoef(*pair)[0, 1]), float(pair[0].sum() / pair[1].sum())))
-    return tuple(found)

@@ -74,13 +74,14 @@ RIVERS = {
 @dataclass(frozen=True)
 class Study:
     """What is run: catchments, how long to search and to train, generations × population of the search for the EnKF,
-    and days of the test, all where it is None."""
+    days of the test, all where it is None, and draws of degraded rain."""
 
     rivers: tuple[str, ...]
     search: fitting.Effort
     training: learning.Effort
     ensemble: tuple[int, int]
     days: int | None
+    draws: int
 
     def told(self) -> str:
         """The efforts in words."""
@@ -103,8 +104,10 @@ class Study:
         )
 
 
-FULL = Study(tuple(RIVERS), fitting.Effort(), learning.Effort(), (20, 24), None)
-QUICK = Study(("wye",), fitting.Effort((3, 16), (2, 12)), learning.Effort(networks=1, steps=10, windows=4), (2, 8), 31)
+FULL = Study(tuple(RIVERS), fitting.Effort(), learning.Effort(), (20, 24), None, 5)
+QUICK = Study(
+    ("wye",), fitting.Effort((3, 16), (2, 12)), learning.Effort(networks=1, steps=10, windows=4), (2, 8), 31, 2
+)
 
 
 def time_of(text: str) -> np.datetime64:

@@ -1,6 +1,6 @@
 """Scores of `sun2026`: what is issued beside its parts and all baselines, on one common sample of forecasts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,8 @@ DRAWS, SEED = 1000, 2026
 class Result:
     """Of a catchment and a forcing of the lead hours, by `LEADS`: forecasts in the sample; NSE of each method; squared
     error of what is issued over that of the best classical method, which one that is, 5 and 95 % of the ratio over
-    draws of weeks; share [%] of observations within the 90 % interval, of all and of the highest."""
+    draws of weeks; the ratio in each draw of the rain; share [%] of observations within the 90 % interval, of all and
+    of the highest."""
 
     catchment: str
     forcing: str
@@ -34,8 +35,25 @@ class Result:
     best: tuple[str, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    by_draw: tuple[tuple[float, ...], ...]
     inside: tuple[float, ...]
     inside_high: tuple[float, ...]
+
+
+def pooled(samples: Sequence[Sample]) -> Sample:
+    """Samples of the same hours, one for each draw of the rain, as one: one after the other."""
+
+    def joined(parts: Iterable[xr.DataArray]) -> xr.DataArray:
+        return xr.concat(list(parts), DIMS[0], join="exact", coords="minimal", compat="equals")
+
+    first = samples[0]
+    return Sample(
+        joined(each.forecasts for each in samples),
+        joined(each.observed for each in samples),
+        {name: joined(each.bounds[name] for each in samples) for name in first.bounds},
+        {name: sum((each.counts[name] for each in samples[1:]), count) for name, count in first.counts.items()},
+        None if first.networks is None else joined(each.networks for each in samples if each.networks is not None),
+    )
 
 
 def scored(catchment: str, forcing: str, sample: Sample, rows: Mapping[str, xr.DataArray]) -> Result:
@@ -55,7 +73,9 @@ def scored(catchment: str, forcing: str, sample: Sample, rows: Mapping[str, xr.D
     best = best_of({name: error for name, error in errors.items() if name in CLASSICAL})
     against = np.stack([squares[name][:, i] for i, name in enumerate(best)], -1)
     issued = seen[DIMS[0]].values
-    block = (issued - issued[0]) // BLOCK
+    block = (issued - issued[0]) // BLOCK  # a week is drawn with all draws of its rain
+    each = [np.split(values, (issued == issued[0]).sum()) for values in (squares[ISSUED], against)]
+    by_draw = [_mean(ours) / _mean(best_one) for ours, best_one in zip(*each, strict=True)]
     low, high = ratio_interval(squares[ISSUED], against, block)
     hits = verification.interval_scores({name: bound.sel(at) for name, bound in sample.bounds.items()}, seen)
     return Result(
@@ -67,6 +87,7 @@ def scored(catchment: str, forcing: str, sample: Sample, rows: Mapping[str, xr.D
         best,
         _numbers(low),
         _numbers(high),
+        tuple(map(_numbers, by_draw)),
         _numbers(hits["coverage_90"].values),
         _numbers(hits["coverage_90_high"].values),
     )
