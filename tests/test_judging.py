@@ -46,6 +46,20 @@ def test_parts_of_a_record_are_the_same_in_another_period():
         assert part not in kept.parts and len(kept.starts) == (past.parts != part).sum()
 
 
+@pytest.mark.parametrize("begin", [0, 460, 700])
+def test_no_hour_is_in_two_parts(begin):
+    """The last stretch reaches to the end of the record, over hours of the one before."""
+    hours = begin + 4000
+    nothing, scored = np.zeros((hours, 1)), np.arange(hours) >= begin
+    past = stretches.past(nothing, nothing[:, 0], torch.zeros(hours, 1), scored)
+    assert 0 < past.starts[-1] - past.starts[-2] < stretches.STRETCH
+    of = [{*(start + np.arange(stretches.STRETCH))} for start in past.starts]
+    joint = [set().union(*(each for each, own in zip(of, past.parts, strict=True) if own == k)) for k in range(3)]
+    assert all(joint) and not any(joint[i] & joint[j] for i in range(3) for j in range(i))
+    later = past.since(int(past.starts[1]))
+    assert np.array_equal(later.parts, past.parts[-later.starts.size :])
+
+
 def test_a_filter_is_tuned_without_each_part_and_kept_so(known, settings):
     found, past = known
     assert len(found.apart) == stretches.PARTS == len(judging.apart(found))

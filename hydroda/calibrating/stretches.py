@@ -43,8 +43,9 @@ class Past:
 
     @property
     def parts(self) -> np.ndarray:
-        """To which of `PARTS` parts each stretch (s,) belongs: in turn, so that all have all seasons."""
-        return self.starts // STRETCH % PARTS
+        """To which of `PARTS` parts each stretch (s,) belongs: in turn, so that all have all seasons. The last, which
+        may overlap the one before, belongs to the part of that: no hour is in two parts."""
+        return (self.starts - self.starts[0] % STRETCH) // STRETCH % PARTS
 
     def without(self, part: int) -> "Past":
         """The same without the stretches of a part."""
