@@ -1,7 +1,6 @@
 """Past hours by the same steps, in order and month by month; a killed backfill goes on when it is run again."""
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from prefect import flow, task
@@ -12,8 +11,7 @@ from hydroda import steps
 from hydroda.settings_file import load
 from hydroda.storage.lock import Busy
 from hydroda.units import HOUR, check_period, iso, parse_utc
-
-Weather = Literal["observed", "none", "archived"]
+from hydroda.vocabulary import LeadForcing
 
 
 def months(start: np.datetime64, end: np.datetime64) -> list[tuple[np.datetime64, np.datetime64]]:
@@ -25,7 +23,7 @@ def months(start: np.datetime64, end: np.datetime64) -> list[tuple[np.datetime64
 
 
 @task(task_run_name="hindcast {start} {end}", cache_policy=NO_CACHE)
-def hindcast(config: str, start: str, end: str, forcing: Weather, products: bool) -> list[str]:
+def hindcast(config: str, start: str, end: str, forcing: LeadForcing, products: bool) -> list[str]:
     """One chunk; the archives it wrote or found."""
     period = parse_utc(start), parse_utc(end)
     return [str(path) for path in steps.hindcast(load(Path(config)), *period, forcing=forcing, products=products)]
@@ -33,7 +31,7 @@ def hindcast(config: str, start: str, end: str, forcing: Weather, products: bool
 
 @flow(name="backfill")
 def backfill(
-    start: str, end: str, config: str = "hydroda.toml", forcing: Weather = "observed", products: bool = False
+    start: str, end: str, config: str = "hydroda.toml", forcing: LeadForcing = "observed", products: bool = False
 ) -> State:
     """Hindcasts of a period; live products are not touched."""
     archives: list[str] = []

@@ -27,6 +27,7 @@ from hydroda.commands.console import (
     period,
     progress,
 )
+from hydroda.vocabulary import LeadForcing
 
 if TYPE_CHECKING:
     from hydroda.settings import Settings
@@ -132,7 +133,7 @@ def hindcast(
     end: str,
     /,
     *,
-    forcing: Literal["observed", "none", "archived"] = "observed",
+    forcing: LeadForcing = "observed",
     products: bool = False,
     common: Common = COMMON,
 ) -> int:
@@ -171,7 +172,7 @@ def verify(
     /,
     *,
     kind: Literal["hindcast", "operational"] = "hindcast",
-    forcing: Literal["observed", "none", "archived"] | None = None,
+    forcing: LeadForcing | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     all_leads: bool = False,
     common: Common = COMMON,

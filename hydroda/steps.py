@@ -24,6 +24,7 @@ from hydroda.storage import files
 from hydroda.storage.record_files import Counts
 from hydroda.storage.records import ALWAYS
 from hydroda.units import HOUR, check_period, utc_now
+from hydroda.vocabulary import LeadForcing
 
 if TYPE_CHECKING:
     from hydroda.calibrating import fitting
@@ -143,7 +144,7 @@ def hindcast(
     start: np.datetime64,
     end: np.datetime64,
     *,
-    forcing: Literal["observed", "none", "archived"] = "observed",
+    forcing: LeadForcing = "observed",
     products: bool = False,
     progress: Progress = silent,
 ) -> list[Path]:
@@ -248,7 +249,7 @@ def verify(
     end: np.datetime64,
     *,
     kind: Literal["hindcast", "operational"] = "hindcast",
-    forcing: Literal["observed", "none", "archived"] | None = None,
+    forcing: LeadForcing | None = None,
 ) -> Path:
     """The file of scores of a period. Raises ValueError when there is nothing to score."""
     from hydroda.verifying import scoring

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # rooms of the package, and modules that lie beside them, from the ground up: each knows what stands before it only
 FLOORS = (
-    *("progress", "units", "schema", "quality", "catalogue", "toml_text", "settings", "settings_file"),
+    *("progress", "units", "vocabulary", "schema", "quality", "catalogue", "toml_text", "settings", "settings_file"),
     *("storage", "sources", "generator", "models", "filters"),
     *("forecast", "publishing", "domain", "verifying", "running"),
     *("calibrating", "teaching", "pages", "trials", "inspection", "steps", "studies"),
@@ -180,7 +180,7 @@ def test_what_computes_knows_no_store_and_only_who_drives_a_deployment_knows_the
 
 def test_flows_and_the_command_line_hold_no_arithmetic():
     command_line = {"hydroda.__main__", *within("commands")}
-    names = "steps studies settings settings_file units storage.lock"
+    names = "steps studies settings settings_file units vocabulary storage.lock"
     allowed = {f"hydroda.{name}" for name in names.split()} | command_line
     for name in MODULES:
         if name.startswith("flows.") or name in command_line:

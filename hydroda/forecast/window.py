@@ -23,7 +23,6 @@ from hydroda.units import HOUR, mm_per_hour
 CONTEXT = max(quality.CONTEXT, weather.CONTEXT)  # hours before the first row that its values may depend on
 DOUBT = 9.0  # factor on the error variance of a suspect observation: three times the error
 WEATHER = ("precipitation", "temperature", "pet")
-FORCINGS = ("observed", "none", "archived")
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,11 @@ from hydroda.quality import FAIL
 from hydroda.schema import LEADS, QUANTILES, STATION_ID, quantile_name
 from hydroda.storage import netcdf
 from hydroda.units import HOUR, iso
+from hydroda.vocabulary import RUN_KINDS, START_KINDS
 
 PROVENANCE = ("cycle", "run_kind", "run_id", "config_sha256", "forcing_source")
 REQUIRED = ("Conventions", "title", "id", "date_created", "history", *(f"hydroda_{name}" for name in PROVENANCE))
 QUANTILE_NAMES = tuple(quantile_name(level) for level in QUANTILES)
-RUN_KINDS = ("operational", "catch_up", "hindcast")
-START_KINDS = ("warm", "cold", "older_state")
 
 
 class ProductError(ValueError):

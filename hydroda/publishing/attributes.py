@@ -85,8 +85,8 @@ class Provenance:
     created: np.datetime64
     run_id: str
     command: str
-    run_kind: str = "operational"  # operational, catch_up, hindcast
-    start_kind: str = "warm"  # warm, cold, older_state
+    run_kind: str = "operational"  # of `vocabulary.RUN_KINDS`
+    start_kind: str = "warm"  # of `vocabulary.START_KINDS`
     state_age_hours: float = 0.0
     degraded: tuple[str, ...] = ()
     config_sha256: str = UNKNOWN

@@ -26,6 +26,7 @@ from hydroda.reproduction.sun2026_together import together
 from hydroda.settings import Settings
 from hydroda.verifying import scoring
 from hydroda.verifying.verification import Sample
+from hydroda.vocabulary import LeadForcing
 
 ROWS, SHARED = "rows", "together"  # folders: of the variants of a deployment, and of one of several rivers
 
@@ -83,13 +84,13 @@ def _results(
     return found
 
 
-def _sample(settings: Settings, name: str, study: Study, forcing: str, progress: Progress) -> Sample:
+def _sample(settings: Settings, name: str, study: Study, forcing: LeadForcing, progress: Progress) -> Sample:
     """The forecasts of a deployment in the test, made as far as they are not there, and what was observed then; of
     degraded rain those of one draw after the other."""
     first, last = RIVERS[name].tested(study.days)
     draws = study.draws if forcing == "archived" else 1
     settings = drawn(settings, name, draws)
-    steps.hindcast(settings, first, last, forcing=forcing, progress=progress)  # type: ignore[arg-type]
+    steps.hindcast(settings, first, last, forcing=forcing, progress=progress)
     found = scoring.samples(settings, first, last, forcing)
     return pooled([found[each] for each in names(name, draws)])
 

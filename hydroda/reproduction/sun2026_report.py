@@ -21,9 +21,10 @@ from hydroda.reproduction.sun2026_scores import BLOCK, DRAWS, ENKF, ISSUED, LEAD
 from hydroda.storage import files
 from hydroda.units import HOUR
 from hydroda.verifying.verification import LABELS
+from hydroda.vocabulary import LeadForcing
 
 PAGE, FIGURE, NUMBERS = "sun2026.md", "sun2026.png", "sun2026.json"
-FORCINGS = {"observed": "rain as observed", "archived": "degraded rain", "none": "no rain"}
+FORCINGS: dict[LeadForcing, str] = {"observed": "rain as observed", "archived": "degraded rain", "none": "no rain"}
 LOOKS = {"observed": (BLUE, "-"), "archived": (VERMILLION, "--"), "none": (INK, ":")}
 NAMES = LABELS | {
     ISSUED: "hydroda",

@@ -11,6 +11,7 @@ from hydroda.forecast.correction import BASELINES
 from hydroda.units import HOUR
 from hydroda.verifying import verification
 from hydroda.verifying.verification import DIMS, Sample
+from hydroda.vocabulary import LeadForcing
 
 LEADS = (1, 2, 3, 6, 9, 12, 18, 24)
 ISSUED = "forecast"
@@ -28,7 +29,7 @@ class Result:
     of the highest."""
 
     catchment: str
-    forcing: str
+    forcing: LeadForcing
     n: tuple[int, ...]
     nse: dict[str, tuple[float, ...]]
     ratio: tuple[float, ...]
@@ -56,7 +57,7 @@ def pooled(samples: Sequence[Sample]) -> Sample:
     )
 
 
-def scored(catchment: str, forcing: str, sample: Sample, rows: Mapping[str, xr.DataArray]) -> Result:
+def scored(catchment: str, forcing: LeadForcing, sample: Sample, rows: Mapping[str, xr.DataArray]) -> Result:
     """The scores of one station, beside `rows` of other deployments (F, 24), where all of them have a forecast.
 
     Forecasts of the networks are the mean of those seed by seed where there are such rows: networks that validation

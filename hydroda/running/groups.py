@@ -16,8 +16,9 @@ from hydroda.forecast import batches, choice, cycle, designs, network_files
 from hydroda.forecast.calibrated import GAUGE, Calibrated
 from hydroda.forecast.choice import BOTH, NETWORKS
 from hydroda.forecast.cycle import Batch
-from hydroda.forecast.window import FORCINGS, Place
+from hydroda.forecast.window import Place
 from hydroda.settings import Filter
+from hydroda.vocabulary import LEAD_FORCINGS
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,9 @@ class Group:
 
 def _by_forcing(every: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """What was found of each station with each forcing (…, c); with observed rain where there is nothing else."""
-    return {kind: np.stack([np.array(found.get(kind, found["observed"])) for found in every], -1) for kind in FORCINGS}
+    return {
+        kind: np.stack([np.array(found.get(kind, found["observed"])) for found in every], -1) for kind in LEAD_FORCINGS
+    }
 
 
 def grouped(domain: Domain) -> tuple[tuple[Group, ...], dict[str, str]]:

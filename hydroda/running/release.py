@@ -22,6 +22,7 @@ from hydroda.running.groups import Group
 from hydroda.schema import VARIABLES, hours
 from hydroda.storage import netcdf
 from hydroda.units import HOUR, end_of_hour, hour_number, iso, m3_per_second, utc_now
+from hydroda.vocabulary import START_KINDS
 
 log = logging.getLogger(__name__)
 DAY = 24 * HOUR
@@ -226,7 +227,7 @@ def _provenance(
         run_id=run_id(now),
         command=f"hydroda {'hindcast' if run_kind == 'hindcast' else 'run'}",
         run_kind=run_kind,
-        start_kind=next(kind for kind in ("cold", "older_state", "warm") if kind in kinds),
+        start_kind=min(kinds, key=START_KINDS.index),
         state_age_hours=max(i.start_age for i in issued),
         degraded=degraded(issued, failed, forcing),
         config_sha256=settings.sha256,

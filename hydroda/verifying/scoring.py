@@ -9,7 +9,7 @@ import xarray as xr
 from hydroda import domain as domains
 from hydroda.domain import Domain
 from hydroda.forecast import known, window
-from hydroda.forecast.window import CONTEXT, FORCINGS, View
+from hydroda.forecast.window import CONTEXT, View
 from hydroda.publishing import products, publish
 from hydroda.publishing.attributes import Provenance, run_id
 from hydroda.quality import FAIL
@@ -20,6 +20,7 @@ from hydroda.storage.records import ALWAYS
 from hydroda.units import HOUR, iso, utc_now
 from hydroda.verifying import verification
 from hydroda.verifying.verification import AGE, CHANGE, DIMS, Sample
+from hydroda.vocabulary import LEAD_FORCINGS
 
 FIELDS = [name for name in verification.SERIES if not name.endswith("at_issue")]
 
@@ -98,7 +99,7 @@ def _archives(domain: Domain, start: np.datetime64, end: np.datetime64, forcing:
 def _only_forcing(domain: Domain, start: np.datetime64, end: np.datetime64) -> str:
     """The one forcing there are hindcasts with."""
     firsts = [cycles[0] for cycles in months(hours(start, end))]
-    found = [f for f in FORCINGS if any(domain.store.archive_path(f, first).exists() for first in firsts)]
+    found = [f for f in LEAD_FORCINGS if any(domain.store.archive_path(f, first).exists() for first in firsts)]
     if len(found) > 1:
         raise ValueError(f"there are hindcasts with {' and '.join(found)} forcing; say which: --forcing {found[0]}")
     return found[0] if found else "observed"
