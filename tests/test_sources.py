@@ -134,6 +134,23 @@ def test_sentinels_are_kept_for_quality_control_to_judge():
     assert rows["discharge"].values.tolist() == [-9999.0, -0.2]
 
 
+def test_a_field_that_is_no_number_is_left_out_and_said():
+    """Gauges write words instead of values; the rain of the hour, and other stations, are not to suffer."""
+    rows = parse(
+        table("2024-06-01T05:00,1,2", "2024-06-01T06:00,3,Ice", "2024-06-01T07:00,inf,4", "2024-06-01T08:00,5,6")
+    )
+    assert rows.sizes["record"] == 4
+    np.testing.assert_array_equal(rows["precipitation"].values, [1.0, 3.0, np.nan, 5.0])
+    np.testing.assert_array_equal(rows["discharge"].values, [2.0, np.nan, 4.0, 6.0])
+    assert rows.attrs["notes"] == (
+        "alder.csv, line 4, column 'precipitation': 'inf' is not a number, left out",
+        "alder.csv, line 3, column 'discharge': 'Ice' is not a number, left out",
+    )
+    frozen = parse(table(*(f"2024-06-01T0{h}:00,1,{flow}" for h, flow in enumerate((1, "Ice", "Ice", "Ice")))))
+    assert frozen.attrs["notes"][0].endswith("'Ice' is not a number, left out, 3 such fields in all")
+    assert np.isfinite(frozen["precipitation"].values).all() and np.isfinite(frozen["discharge"].values).sum() == 1
+
+
 GOOD = "2024-06-01T05:00,1,1"
 FAULTS = {
     "no time column": (table("1,2", header="precipitation,discharge"), r"alder\.csv: no column 'time'.*precipitation"),
@@ -146,8 +163,11 @@ FAULTS = {
     "column twice": (table("x,1,1", header="time,discharge,discharge"), r"there 2 times"),
     "no values": (table("2024-06-01T05:00", header="time"), "no values"),
     "semicolons": (table("x;1", header="time;discharge"), "separated by ';'"),
-    "text": (table(GOOD, "2024-06-01T06:00,1,Ice"), r"line 3, column 'discharge': 'Ice' is not a number"),
-    "infinite": (table("2024-06-01T06:00,inf,1"), "column 'precipitation': 'inf'"),
+    "text": (
+        table(GOOD, *(f"2024-06-01T0{h}:00,1,Ice" for h in (6, 7, 8, 9))),
+        r"line 3, column 'discharge': 'Ice' is not a",
+    ),
+    "infinite": (table(*(f"2024-06-01T0{h}:00,inf,1" for h in range(4))), "column 'precipitation': 'inf'"),
     "decimal commas": (table(GOOD, "2024-06-01T06:00,1,3,5"), "line 3: has 4 fields.*decimal points"),
     "short line": (table(GOOD, "2024-06-01T06:00", GOOD), "line 3: has 1 fields.*cut off"),
     "quarter hours": (table("2024-06-01T06:15,1,1"), r"line 2: time 2024-06-01T06:15:00 is not a full hour.*average"),
@@ -421,9 +441,9 @@ def test_a_growing_archive_waits_and_a_broken_one_moves_to_failed(tmp_path):
 
 def test_a_corrected_file_starts_anew(tmp_path):
     file = tmp_path / "alder.csv"
-    put(file, table("2024-06-01T05:00,1,Ice"), age=5000)
+    put(file, table("yesterday,1,1"), age=5000)
     drop(tmp_path), drop(tmp_path)
-    put(file, table("2024-06-01T05:00,1,Eis"), age=4000)
+    put(file, table("tomorrow,1,1"), age=4000)
     assert "try 1" in drop(tmp_path).attrs["notes"][0]
     put(file, table("2024-06-01T05:00,1,1"), age=3000)
     assert drop(tmp_path).sizes["record"] == 1

@@ -5,7 +5,7 @@
 `time` ends the hour; without a zone it is UTC. mm/h, degC, mm/h, m3/s. `known` is when the row became known, empty =
 what the source assumes. `reference_time` is the start of a weather run and makes the table one of forecasts.
 `discharge_mm` [mm/h over the catchment] is used where there is no `discharge`. An empty field is a missing value. Lines
-that start with # are comments.
+that start with # are comments. A field that is no number ("Ice") is left out and said; a column of such is refused.
 """
 
 import gzip
@@ -34,6 +34,7 @@ COLUMNS = {
 }
 STAMPS = ("time", "known", "reference_time")
 EMPTY = ("", "NA", "NaN", "nan")
+WORDS = 3  # fields of a column that may be words whatever the others are: a gauge freezes for some hours
 MAX_BYTES = 256 << 20
 ISO = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?\s?(?:Z|[+-]\d\d:?\d\d)?"
 ZONED = r".*(?:Z|[+-]\d\d:?\d\d)"
@@ -85,7 +86,7 @@ def parse(
             f"{int(impossible.sum())} rows have a local time that is ambiguous or does not exist in {timezone} and "
             f"were rejected, the first at line {table.line[impossible][0]}; give UTC or an offset such as +01:00"
         )
-    values = {column: _numbers(table, column) for column in COLUMNS if column in columns}
+    values = {column: _numbers(table, column, notes) for column in COLUMNS if column in columns}
     reference = stamps.get("reference_time")
     said = stamps.get("known", np.full(len(table.line), np.datetime64("NaT"), "datetime64[ns]"))
     if np.isnat(said).any():
@@ -173,17 +174,22 @@ def _check_header(header: list[str], name: str) -> None:
         raise Refused(f"{name}: has no values; expected at least one of {', '.join(COLUMNS)}")
 
 
-def _numbers(table: Table, column: str) -> np.ndarray:
-    """float64 with NaN for empty. Raises Refused at the first field that is no finite number."""
+def _numbers(table: Table, column: str, notes: list[str]) -> np.ndarray:
+    """float64 with NaN for fields that are empty, or no finite number, of which `notes` are told.
+
+    Raises Refused where most of what is there is no number: that is another column than it was taken for.
+    """
     text = table.text[column].str.strip()
     value = pd.to_numeric(text, errors="coerce").to_numpy(float)
-    wrong = np.flatnonzero(~np.isfinite(value))
-    wrong = wrong[~text.iloc[wrong].isin(EMPTY).to_numpy()]
+    number = np.isfinite(value)
+    wrong = np.flatnonzero(~number & ~text.isin(EMPTY).to_numpy())
     if wrong.size:
-        raise table.refuse(
-            int(wrong[0]), column, f"{text.iloc[wrong[0]]!r} is not a number; leave the field empty if it is missing"
-        )
-    return value
+        found = f"{text.iloc[wrong[0]]!r} is not a number"
+        if wrong.size > max(WORDS, number.sum()):
+            raise table.refuse(int(wrong[0]), column, f"{found}; leave the field empty if it is missing")
+        count = f", {wrong.size} such fields in all" if wrong.size > 1 else ""
+        notes.append(f"{table.name}, line {table.line[wrong[0]]}, column {column!r}: {found}, left out{count}")
+    return np.where(number, value, np.nan)
 
 
 def _stamps(table: Table, column: str, timezone: str) -> np.ndarray:
