@@ -78,7 +78,7 @@ def _results(
         told = among(forecasting, k, len(sun2026_report.FORCINGS), forcing)
         sample = _sample(settings, name, study, forcing, among(told, 0, runs, "as issued"))
         beside: dict[str, xr.DataArray] = {}
-        for i, row in enumerate(every):
+        for i, row in enumerate(row for row in every if forcing in row.forcings):
             beside |= row.told(_sample(one[row.name], name, study, forcing, among(told, 1 + i, runs, row.name)))
         found.append(scored(name, forcing, sample, beside))
     return found

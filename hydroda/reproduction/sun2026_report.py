@@ -59,7 +59,8 @@ def page(
         "gain; *networks* is the mean of several seeds, each of which has a row too. Other rows: networks that set the "
         "error levels of the UKF hour by hour, a gain whose loss knew the first hours only, networks that learn "
         "parameters of the model too, and a learned gain for several rivers at once, those whose model is without "
-        "snow, in the same model for all, trained on all of these but the last (taught together, and elsewhere).",
+        "snow, in the same model for all, trained on all of these but the last (taught together, and elsewhere). Of "
+        "these only the second is tried with degraded rain too, which is drawn several times.",
         efforts,
         "## Against the best classical method",
         ratio_table(results),

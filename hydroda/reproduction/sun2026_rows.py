@@ -26,22 +26,25 @@ from hydroda.storage import files
 from hydroda.teaching import learning
 from hydroda.trials import comparison
 from hydroda.verifying.verification import Sample
+from hydroda.vocabulary import LEAD_FORCINGS, LeadForcing
 
 LINKED = ("observations", "forecasts")
 FIRST = f"gain_leads_{FIRST_HOURS[0]}_to_{FIRST_HOURS[-1]}"
 LEVELS, OWN_PARAMETERS = "error_levels", "own_parameters"
 TOGETHER, UNSEEN = "taught_together", "taught_elsewhere"
+UNDEGRADED: tuple[LeadForcing, ...] = ("observed", "none")  # of other designs, since every draw of degraded rain costs
 
 
 @dataclass(frozen=True)
 class Row:
     """A variant: its name, which of its forecasts are rows, its filter, and what makes its parameters of those of the
-    river and of what it has already, if that is of the same calibration."""
+    river and of what it has already, if that is of the same calibration; and with which rain it is tried."""
 
     name: str
     told: Callable[[Sample], dict[str, xr.DataArray]]
     filter: Filter
     made: Callable[[Settings, Calibrated, Calibrated | None, Progress], Calibrated]
+    forcings: tuple[LeadForcing, ...] = LEAD_FORCINGS
 
 
 def rows(
@@ -57,16 +60,22 @@ def rows(
     joint: tuple[Row, ...] = ()
     if shared is not None and name in {each.id for each in shared[0].catchments}:
         called = UNSEEN if name == shared[1] else TOGETHER
-        joint = (Row(called, _one(called, NETWORKS), own, partial(_of_several, shared[0])),)
+        joint = (Row(called, _one(called, NETWORKS), own, partial(_of_several, shared[0]), UNDEGRADED),)
     # a residual that is best for an hour would be carried on for a day: here its stores must do it
     first_hour = partial(_retuned, river, study.search.filter, leads=(1,), memories=tuning.NONE)
     return (
         Row(UKF_1H, _one(UKF_1H, FILTER), own, first_hour),
         Row(ENKF, _one(ENKF, FILTER), enkf, partial(_retuned, river, study.ensemble, thinned=THINNED)),
         Row("networks", _each, own, partial(_issued, path)),
-        Row(LEVELS, _one(LEVELS, NETWORKS), own, partial(_taught, river, as_long, designs.LEVELS)),
+        Row(LEVELS, _one(LEVELS, NETWORKS), own, partial(_taught, river, as_long, designs.LEVELS), UNDEGRADED),
         Row(FIRST, _one(FIRST, NETWORKS), own, partial(_taught, river, first, designs.GAIN)),
-        Row(OWN_PARAMETERS, _one(OWN_PARAMETERS, NETWORKS), own, partial(_taught, river, adjusted, designs.GAIN)),
+        Row(
+            OWN_PARAMETERS,
+            _one(OWN_PARAMETERS, NETWORKS),
+            own,
+            partial(_taught, river, adjusted, designs.GAIN),
+            UNDEGRADED,
+        ),
         *joint,
     )
 
