@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -27,7 +27,7 @@ from hydroda.commands.console import (
     period,
     progress,
 )
-from hydroda.vocabulary import LeadForcing
+from hydroda.vocabulary import LeadForcing, VerifiedKind
 
 if TYPE_CHECKING:
     from hydroda.settings import Settings
@@ -171,7 +171,7 @@ def verify(
     end: str,
     /,
     *,
-    kind: Literal["hindcast", "operational"] = "hindcast",
+    kind: VerifiedKind = "hindcast",
     forcing: LeadForcing | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     all_leads: bool = False,

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from hydroda.storage import files
 from hydroda.storage.record_files import Counts
 from hydroda.storage.records import ALWAYS
 from hydroda.units import HOUR, check_period, utc_now
-from hydroda.vocabulary import LeadForcing
+from hydroda.vocabulary import LeadForcing, VerifiedKind
 
 if TYPE_CHECKING:
     from hydroda.calibrating import fitting
@@ -248,7 +248,7 @@ def verify(
     start: np.datetime64,
     end: np.datetime64,
     *,
-    kind: Literal["hindcast", "operational"] = "hindcast",
+    kind: VerifiedKind = "hindcast",
     forcing: LeadForcing | None = None,
 ) -> Path:
     """The file of scores of a period. Raises ValueError when there is nothing to score."""

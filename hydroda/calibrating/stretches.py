@@ -29,12 +29,14 @@ Weather = Callable[[Tensor], Tensor]  # positions (24, f) of the lead hours of f
 @dataclass(frozen=True)
 class Past:
     """A calibration record: forcing (T, m), runoff (T,) [mm/h] with NaN, open-loop states (T, n) after each hour, and
-    the positions (s,) of the first forecast of each stretch."""
+    the positions (s,) of the first forecast of each stretch: one after the other from `offset` and some whole stretches
+    on, but for the last."""
 
     forcing: Tensor
     observed: Tensor
     states: Tensor
     starts: np.ndarray
+    offset: int = 0
 
     @property
     def variance(self) -> float:
@@ -44,8 +46,8 @@ class Past:
     @property
     def parts(self) -> np.ndarray:
         """To which of `PARTS` parts each stretch (s,) belongs: in turn, so that all have all seasons. The last, which
-        may overlap the one before, belongs to the part of that: no hour is in two parts."""
-        return (self.starts - self.starts[0] % STRETCH) // STRETCH % PARTS
+        may overlap the one before, belongs to the part of that: in no hour are forecasts issued for two parts."""
+        return (self.starts - self.offset) // STRETCH % PARTS
 
     def without(self, part: int) -> "Past":
         """The same without the stretches of a part."""
@@ -73,7 +75,7 @@ def past(forcing: np.ndarray, observed: np.ndarray, states: Tensor, scored: np.n
             "longer calibration period"
         )
     starts = np.unique(np.append(np.arange(first, last, STRETCH), last))
-    return Past(torch.from_numpy(forcing), torch.from_numpy(observed), states, starts)
+    return Past(torch.from_numpy(forcing), torch.from_numpy(observed), states, starts, int(first) % STRETCH)
 
 
 class Analyses(NamedTuple):

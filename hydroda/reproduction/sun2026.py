@@ -73,12 +73,14 @@ def _results(
     every, one = rows(settings, name, RIVERS[name], study, shared), {}
     for i, row in enumerate(every):
         one[row.name] = variant(settings, name, row, folder, among(making, i, len(every), row.name))
-    found, runs = [], 1 + len(every)
+    found = []
     for k, forcing in enumerate(sun2026_report.FORCINGS):
         told = among(forecasting, k, len(sun2026_report.FORCINGS), forcing)
+        tried = [row for row in every if forcing in row.forcings]
+        runs = 1 + len(tried)
         sample = _sample(settings, name, study, forcing, among(told, 0, runs, "as issued"))
         beside: dict[str, xr.DataArray] = {}
-        for i, row in enumerate(row for row in every if forcing in row.forcings):
+        for i, row in enumerate(tried):
             beside |= row.told(_sample(one[row.name], name, study, forcing, among(told, 1 + i, runs, row.name)))
         found.append(scored(name, forcing, sample, beside))
     return found

@@ -57,6 +57,7 @@ def degrade(
     seen = store.observations([name], FIRST, end)
     for copy in names(name, draws)[1:]:
         _append(store, copy, seen.assign_coords(station=("record", np.full(seen.sizes["record"], copy))))
+        # from two days before on, or the first hours would know no run that is finished
         _forecast(store, replace(truth, station=copy), tested[0] - 2 * DAY, size, told)
     return likeness
 
@@ -85,7 +86,7 @@ def _forecast(
 
 def _append(store: Store, station: str, made: xr.Dataset) -> None:
     if problems := store.append(made).problems:
-        raise ValueError(f"{station}, degraded weather: {'; '.join(problems)}")
+        raise ValueError(f"{station}: these records cannot be kept: {'; '.join(problems)}")
 
 
 def _size(truth: generator.Sky, first: np.datetime64) -> float:

@@ -163,7 +163,7 @@ def rain_table(rain: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     lines = [
         "Weather forecasts are made from the observed rain by `hydroda.generator` (shifted, smeared, too much or too "
         "little by storm, drier on the whole), a run every 6 h, known about 4 h after its start. Correlation with the "
-        "observed rain, and amount over that observed, by lead of the run:",
+        "observed rain, and amount over that observed, by lead of the run, in the first draw from training to test:",
         "",
         "| catchment | 1–6 h | 7–12 h | 13–24 h |",
         "|---" * 4 + "|",

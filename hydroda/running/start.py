@@ -31,7 +31,7 @@ class Start(NamedTuple):
     what the ledger says until then."""
 
     moment: Moment
-    kind: str  # warm, older_state, cold
+    kind: str  # of `vocabulary.START_KINDS`
     age: int
     ledger: Ledger
 

@@ -5,7 +5,7 @@
 `time` ends the hour; without a zone it is UTC. mm/h, degC, mm/h, m3/s. `known` is when the row became known, empty =
 what the source assumes. `reference_time` is the start of a weather run and makes the table one of forecasts.
 `discharge_mm` [mm/h over the catchment] is used where there is no `discharge`. An empty field is a missing value. Lines
-that start with # are comments. A field that is no number ("Ice") is left out and said; a column of such is refused.
+that start with # are comments. A word instead of a number ("Ice") is left out and said.
 """
 
 import gzip
@@ -34,7 +34,6 @@ COLUMNS = {
 }
 STAMPS = ("time", "known", "reference_time")
 EMPTY = ("", "NA", "NaN", "nan")
-WORDS = 3  # fields of a column that may be words whatever the others are: a gauge freezes for some hours
 MAX_BYTES = 256 << 20
 ISO = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?\s?(?:Z|[+-]\d\d:?\d\d)?"
 ZONED = r".*(?:Z|[+-]\d\d:?\d\d)"
@@ -175,20 +174,23 @@ def _check_header(header: list[str], name: str) -> None:
 
 
 def _numbers(table: Table, column: str, notes: list[str]) -> np.ndarray:
-    """float64 with NaN for fields that are empty, or no finite number, of which `notes` are told.
+    """float64 with NaN for fields that are empty, or hold a word, of which `notes` are told.
 
-    Raises Refused where most of what is there is no number: that is another column than it was taken for.
+    Raises Refused at the first number that is wrongly written, or has a unit: nothing is guessed.
     """
     text = table.text[column].str.strip()
     value = pd.to_numeric(text, errors="coerce").to_numpy(float)
     number = np.isfinite(value)
-    wrong = np.flatnonzero(~number & ~text.isin(EMPTY).to_numpy())
-    if wrong.size:
-        found = f"{text.iloc[wrong[0]]!r} is not a number"
-        if wrong.size > max(WORDS, number.sum()):
-            raise table.refuse(int(wrong[0]), column, f"{found}; leave the field empty if it is missing")
-        count = f", {wrong.size} such fields in all" if wrong.size > 1 else ""
-        notes.append(f"{table.name}, line {table.line[wrong[0]]}, column {column!r}: {found}, left out{count}")
+    wrong = ~number & ~text.isin(EMPTY).to_numpy()
+    misspelt = np.flatnonzero(wrong & text.str.contains(r"\d").to_numpy(bool))
+    if misspelt.size:
+        found = f"{text.iloc[misspelt[0]]!r} is not a number"
+        raise table.refuse(int(misspelt[0]), column, f"{found}; leave the field empty if it is missing")
+    words = np.flatnonzero(wrong)
+    if words.size:
+        count = f", {words.size} such fields in all" if words.size > 1 else ""
+        where = f"{table.name}, line {table.line[words[0]]}, column {column!r}"
+        notes.append(f"{where}: {text.iloc[words[0]]!r} is not a number, left out{count}")
     return np.where(number, value, np.nan)
 
 
