@@ -185,7 +185,7 @@ def _numbers(table: Table, column: str, notes: list[str]) -> np.ndarray:
     misspelt = np.flatnonzero(wrong & text.str.contains(r"\d").to_numpy(bool))
     if misspelt.size:
         found = f"{text.iloc[misspelt[0]]!r} is not a number"
-        raise table.refuse(int(misspelt[0]), column, f"{found}; leave the field empty if it is missing")
+        raise table.refuse(int(misspelt[0]), column, f"{found}; write digits and a decimal point alone, or nothing")
     words = np.flatnonzero(wrong)
     if words.size:
         count = f", {words.size} such fields in all" if words.size > 1 else ""
