@@ -52,7 +52,7 @@ def test_adding_a_catchment_fills_settings_and_store(tmp_path):
 @pytest.mark.parametrize(
     ("station", "text", "area", "error", "said"),
     [
-        ("inn", CSV.replace("2.5", "x"), 12.5, Refused, "discharge"),
+        ("inn", CSV.replace("2.5", "2.5 m3/s"), 12.5, Refused, "discharge"),
         ("inn", CSV.replace("time", "when"), 12.5, Refused, "time"),
         ("inn", CSV, -3.0, SettingsError, "greater than 0"),
         ("../inn", CSV, 3.0, SettingsError, "1 to 32 of a-z"),
