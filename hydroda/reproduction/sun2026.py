@@ -97,9 +97,9 @@ def _sample(settings: Settings, name: str, study: Study, forcing: LeadForcing, p
     return pooled([found[each] for each in names(name, draws)])
 
 
-def _require(data: Path, folder: Path, names: Sequence[str]) -> None:
+def _require(data: Path, folder: Path, rivers: Sequence[str]) -> None:
     """Says which records are not there before anything takes hours."""
-    needed = {name: _csv(data, name) for name in names if not _known(folder / name)}
+    needed = {name: _csv(data, name) for name in rivers if not _known(folder / name)}
     lacking = [str(path) for path in needed.values() if not path.exists()]
     if lacking:
         raise FileNotFoundError(

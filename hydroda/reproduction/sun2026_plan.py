@@ -104,9 +104,14 @@ class Study:
         )
 
 
-FULL = Study(tuple(RIVERS), fitting.Effort(), learning.Effort(), (20, 24), None, 5)
+FULL = Study(tuple(RIVERS), fitting.Effort(), learning.Effort(), (20, 24), days=None, draws=5)
 QUICK = Study(
-    ("wye",), fitting.Effort((3, 16), (2, 12)), learning.Effort(networks=1, steps=10, windows=4), (2, 8), 31, 2
+    ("wye",),
+    fitting.Effort((3, 16), (2, 12)),
+    learning.Effort(networks=1, steps=10, windows=4),
+    (2, 8),
+    days=31,
+    draws=2,
 )
 
 

@@ -75,8 +75,8 @@ def scored(catchment: str, forcing: LeadForcing, sample: Sample, rows: Mapping[s
     against = np.stack([squares[name][:, i] for i, name in enumerate(best)], -1)
     issued = seen[DIMS[0]].values
     block = (issued - issued[0]) // BLOCK  # a week is drawn with all draws of its rain
-    each = [np.split(values, (issued == issued[0]).sum()) for values in (squares[ISSUED], against)]
-    by_draw = [_mean(ours) / _mean(best_one) for ours, best_one in zip(*each, strict=True)]
+    draws = int((issued == issued[0]).sum())
+    parts = zip(np.split(squares[ISSUED], draws), np.split(against, draws), strict=True)
     low, high = ratio_interval(squares[ISSUED], against, block)
     hits = verification.interval_scores({name: bound.sel(at) for name, bound in sample.bounds.items()}, seen)
     return Result(
@@ -88,7 +88,7 @@ def scored(catchment: str, forcing: LeadForcing, sample: Sample, rows: Mapping[s
         best,
         _numbers(low),
         _numbers(high),
-        tuple(map(_numbers, by_draw)),
+        tuple(_numbers(_mean(one) / _mean(other)) for one, other in parts),
         _numbers(hits["coverage_90"].values),
         _numbers(hits["coverage_90_high"].values),
     )

@@ -180,18 +180,17 @@ def _numbers(table: Table, column: str, notes: list[str]) -> np.ndarray:
     """
     text = table.text[column].str.strip()
     value = pd.to_numeric(text, errors="coerce").to_numpy(float)
-    number = np.isfinite(value)
-    wrong = ~number & ~text.isin(EMPTY).to_numpy()
-    misspelt = np.flatnonzero(wrong & text.str.contains(r"\d").to_numpy(bool))
+    wrong = np.flatnonzero(~np.isfinite(value))
+    wrong = wrong[~text.iloc[wrong].isin(EMPTY).to_numpy()]
+    misspelt = wrong[text.iloc[wrong].str.contains(r"\d").to_numpy(bool)]
     if misspelt.size:
         found = f"{text.iloc[misspelt[0]]!r} is not a number"
         raise table.refuse(int(misspelt[0]), column, f"{found}; write digits and a decimal point alone, or nothing")
-    words = np.flatnonzero(wrong)
-    if words.size:
-        count = f", {words.size} such fields in all" if words.size > 1 else ""
-        where = f"{table.name}, line {table.line[words[0]]}, column {column!r}"
-        notes.append(f"{where}: {text.iloc[words[0]]!r} is not a number, left out{count}")
-    return np.where(number, value, np.nan)
+    if wrong.size:
+        count = f", {wrong.size} such fields in all" if wrong.size > 1 else ""
+        where = f"{table.name}, line {table.line[wrong[0]]}, column {column!r}"
+        notes.append(f"{where}: {text.iloc[wrong[0]]!r} is not a number, left out{count}")
+    return np.where(np.isfinite(value), value, np.nan)
 
 
 def _stamps(table: Table, column: str, timezone: str) -> np.ndarray:
